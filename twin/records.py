@@ -1,0 +1,210 @@
+"""What passes between the rooms: truth, observations, belief, commands, key figures. Data only.
+
+Entities are struct of arrays: one column a property, one row an entity, ids ascending. No field of an ``*Observation`` or of ``Belief``
+carries truth; ``tests/contracts/test_no_truth.py`` walks them.
+"""
+
+from __future__ import annotations
+
+from hal.frontend import BeamReport, Drive, FrontendSpec, Listen, Reception
+from hal.record import Array, Bool, Complex, Float, Int, record
+
+__all__ = [
+    "BasebandCommand",
+    "BeamsCommand",
+    "Belief",
+    "ChannelEstimate",
+    "Command",
+    "Detections",
+    "EchoObservation",
+    "Numerology",
+    "PilotObservation",
+    "Plan",
+    "Tracks",
+    "Truth",
+]
+
+
+@record
+class Truth:
+    """Who is where at one instant. Never given to an algorithm."""
+
+    t_ns: int
+    entity: Int[Array, " entity"]  # unique for the whole run, ascending
+    is_user: Bool[Array, " entity"]
+    position_m: Float[Array, "entity 3"]  # world frame
+    velocity_mps: Float[Array, "entity 3"]
+    rcs_m2: Float[Array, " entity"]
+
+
+@record
+class Numerology:
+    """The frame structure and the bands: what every stage of the loop may know. Bands and durations are separate fields."""
+
+    carrier_hz: float
+    subframe_ns: int
+    blocks: int
+    block_ns: int  # blocks * block_ns <= subframe_ns; the rest is a guard at the end
+    # communication band
+    subcarrier_hz: Float[Array, " subcarrier"]  # absolute frequencies
+    subcarrier_spacing_hz: float
+    # sensing waveform
+    delay_bins: int
+    doppler_bins: int
+    sample_rate_hz: float  # delay_bins * spacing
+    roll_off: float
+    pulse_span: int  # support of the square-root raised cosine, in samples each side
+    prefix_ns: int  # cyclic prefix of a frame
+    frame_ns: int  # whole frame, prefix and suffix included
+    frames_per_dwell: int
+    # pilots
+    pilot_ns: int
+    pilot_power_w: float  # total over the band, a user
+
+    """``t_ns + block * block_ns`` is where a block starts."""
+
+
+@record
+class Plan:
+    """The knob ``plan``: what one subframe does, decided one subframe ahead.
+
+    Blocks ``0 .. sensing_blocks-1`` hold the sensing dwells, back to back; data blocks follow.
+    """
+
+    k: int  # the subframe this plan is for
+    sensing_blocks: int
+    sensing_ns: int  # T_l itself; dwells * frames_per_dwell * frame_ns <= sensing_ns <= sensing_blocks * block_ns
+    dwell_transmit_slot: Int[Array, " dwell"]
+    dwell_receive_slot: Int[Array, " dwell"]
+    dwell_target: Int[Array, " dwell"]  # track the dwell looks at; -1: a search dwell
+    update_block: Int[Array, " update"]  # blocks that open with pilots, ascending, all >= sensing_blocks
+    pilot_receive_slot: Int[Array, "update user"]  # through which receive beam each user's pilot is heard
+    slot: Int[Array, " block"]  # transmit slot in force in each block; -1: silent
+    served: Bool[Array, "block user"]  # who gets data in each block; users in the order of ``user``
+    user: Int[Array, " user"]
+
+
+@record
+class BeamsCommand:
+    """The knob ``beams``: rows for both halves' beam memory, latched together."""
+
+    transmit_slot: Int[Array, " row"]
+    transmit_delay_s: Float[Array, "row chain line"]
+    transmit_phase_rad: Float[Array, "row chain element"]
+    transmit_amplitude: Float[Array, "row chain element"]
+    receive_slot: Int[Array, " rrow"]
+    receive_delay_s: Float[Array, "rrow rchain rline"]
+    receive_phase_rad: Float[Array, "rrow rchain relement"]
+    receive_amplitude: Float[Array, "rrow rchain relement"]
+
+
+@record
+class BasebandCommand:
+    """The knob ``baseband``: digital weights on a causal update axis, and power over subcarriers.
+
+    Row ``update`` holds from ``update_block[update]`` to the next; a pilot changes no earlier block.
+    """
+
+    slot: Int[Array, " slot"]
+    digital: Complex[Array, "update slot chain stream"]
+    power_w: Float[Array, "update slot subcarrier"]
+
+
+@record
+class Command:
+    """What a controller may do: any of its three knobs; None leaves one as it is."""
+
+    plan: Plan | None = None
+    beams: BeamsCommand | None = None
+    baseband: BasebandCommand | None = None
+
+
+@record
+class Detections:
+    """What one dwell found, in the array frame: 4-D estimates with covariance.
+
+    Order of the four parameters everywhere: ``uy, uz`` (direction cosines), ``range_m``, ``velocity_mps`` (closing speed).
+    """
+
+    t_ns: Int[Array, " detection"]  # time tag: the dwell's centre
+    dwell: Int[Array, " detection"]
+    value: Float[Array, "detection 4"]
+    covariance: Float[Array, "detection 4 4"]
+    snr_db: Float[Array, " detection"]  # integrated, after the combiner
+
+
+@record
+class Tracks:
+    """The twin's belief about movers: world-frame state ``x y z vx vy vz`` with covariance."""
+
+    t_ns: int
+    track: Int[Array, " track"]  # never reused
+    state: Float[Array, "track 6"]
+    covariance: Float[Array, "track 6 6"]
+    user: Int[Array, " track"]  # bound user, or -1
+    confirmed: Bool[Array, " track"]
+    hits: Int[Array, " track"]
+    misses: Int[Array, " track"]  # dwells in a row that lit the track and did not see it
+    seen_ns: Int[Array, " track"]  # last detection
+
+
+@record
+class ChannelEstimate:
+    """The small scale: what is believed of each user's channel, low rank about the tracked direction."""
+
+    t_ns: int
+    user: Int[Array, " user"]
+    direction: Float[Array, "user 3"]  # array frame, the direction beams are designed for
+    direction_covariance: Float[Array, "user 2 2"]  # of (uy, uz)
+    gain: Complex[Array, "user subcarrier"]  # along the steering vector of ``direction``
+    gain_variance: Float[Array, "user subcarrier"]
+    heard: Bool[Array, " user"]  # a pilot was above the noise at the last update
+
+
+@record
+class Belief:
+    """All the control plane knows, published whole."""
+
+    t_ns: int
+    tracks: Tracks
+    channel: ChannelEstimate
+    swaps: int  # bindings that changed from one track to another, so far
+    rebindings: int  # users bound again after a loss, so far
+
+
+@record
+class EchoObservation:
+    """Seen at ``steer``: the echoes of this subframe's dwells, and how they were taken.
+
+    With sensing fidelity ``bound`` the front end's samples are not simulated and ``detections`` stand in for them.
+    """
+
+    k: int
+    t_ns: int  # start of the subframe
+    spec: FrontendSpec
+    numerology: Numerology
+    plan: Plan
+    user: Int[Array, " user"]  # users attached now: the network knows its subscribers
+    drive: Drive | None  # what was sent: the known symbols
+    listen: Listen | None
+    echo: Reception | None
+    detections: Detections | None
+    transmit_beam: BeamReport  # the machine's last word on its beam memory
+    receive_beam: BeamReport
+
+
+@record
+class PilotObservation:
+    """Seen at ``precode``: the pilots of this subframe's update blocks, y = W^H h sqrt(p) + n."""
+
+    k: int
+    t_ns: int
+    spec: FrontendSpec
+    numerology: Numerology
+    plan: Plan
+    update_ns: Int[Array, " update"]
+    user: Int[Array, " user"]
+    pilot: Complex[Array, "update user chain subcarrier"]
+    noise_w: float
+    transmit_beam: BeamReport
+    receive_beam: BeamReport
