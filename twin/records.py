@@ -60,8 +60,7 @@ class Numerology:
     # pilots
     pilot_ns: int
     pilot_power_w: float  # total over the band, a user
-
-    """``t_ns + block * block_ns`` is where a block starts."""
+    user_noise_w: float  # of one subcarrier at a user
 
 
 @record
@@ -82,6 +81,11 @@ class Plan:
     slot: Int[Array, " block"]  # transmit slot in force in each block; -1: silent
     served: Bool[Array, "block user"]  # who gets data in each block; users in the order of ``user``
     user: Int[Array, " user"]
+    # a planner's own memory, carried from plan to plan; None and 0: it keeps none
+    user_slot: Int[Array, " user"] | None = None  # beam memory slot of each user, in both halves; -1: none left
+    looked: Int[Array, "look 3"] | None = None  # track (or -1), user (or -1) and the subframe of the last dwell on it
+    search_cell: int = 0  # raster cell of the next search dwell
+    throughput: Float[Array, " user"] | None = None  # running mean of the believed rate given to each user, bit/s
 
 
 @record
@@ -146,6 +150,8 @@ class Tracks:
     hits: Int[Array, " track"]
     misses: Int[Array, " track"]  # dwells in a row that lit the track and did not see it
     seen_ns: Int[Array, " track"]  # last detection
+    looks: Int[Array, " track"] | None = None  # dwells that lit or saw the track since its birth; None: not counted
+    born: int = 0  # tracks born so far: the next identity is at least this
 
 
 @record
@@ -159,6 +165,10 @@ class ChannelEstimate:
     gain: Complex[Array, "user subcarrier"]  # along the steering vector of ``direction``
     gain_variance: Float[Array, "user subcarrier"]
     heard: Bool[Array, " user"]  # a pilot was above the noise at the last update
+    # what pilots alone say, fused over time: never from tracks, so that binding may compare the two
+    pilot_state: Float[Array, "user 4"] | None = None  # uy, uz and their rates (1/s)
+    pilot_covariance: Float[Array, "user 4 4"] | None = None
+    power: Float[Array, " user"] | None = None  # running mean of |gain|^2; 0: never heard
 
 
 @record
@@ -166,8 +176,10 @@ class Belief:
     """All the control plane knows, published whole."""
 
     t_ns: int
+    detections: Detections  # of the last sensing phase
     tracks: Tracks
     channel: ChannelEstimate
+    predicted_bps: Float[Array, " user"]  # of ``channel.user``, over the subframe
     swaps: int  # bindings that changed from one track to another, so far
     rebindings: int  # users bound again after a loss, so far
 

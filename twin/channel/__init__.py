@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
+
 from hal.array import AntennaArray
 from hal.medium import Paths
 from hal.record import Array, Int
 from twin.physics.draws import Draws
 from twin.records import Truth
 
-__all__ = ["Channel"]
+__all__ = ["Channel", "doppler_block_product"]
 
 
 class Channel(Protocol):
@@ -24,3 +26,15 @@ class Channel(Protocol):
 
     def echo(self, truth: Truth, transmit: AntennaArray, receive: AntennaArray, t_ns: Int[Array, " block"], carrier_hz: float, draws: Draws) -> Paths:
         """``transmit`` to every entity (users reflect too) and back to ``receive``; ``source`` is SITE, ``sink`` the reflecting entity."""
+
+
+def doppler_block_product(paths: Paths, block_ns: int) -> float:
+    """How far the gain of any path turns within a block beyond its ``doppler_hz``, in turns: Doppler spread x block duration.
+
+    Read off the rows of ``gain``, which know a turn only up to whole ones: for rows a block apart the result never exceeds 0.5, and a
+    value near it says half a turn or more. Above 0.3 one gain a block does not describe the channel. 0 with fewer than two rows or no paths.
+    """
+    if len(paths.t_ns) < 2 or not paths.gain.size:
+        return 0.0
+    turn = np.abs(np.angle(paths.gain[1:] * np.conj(paths.gain[:-1]))) / (2 * np.pi)
+    return float(np.max(turn * (block_ns / np.diff(paths.t_ns))[:, None]))

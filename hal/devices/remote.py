@@ -1,0 +1,115 @@
+"""A machine in another process or another house: the same four verbs, asked over a session (``hal.serve`` answers)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any
+
+from hal.check import Gt, In
+from hal.errors import LateArrival, Misuse, RemoteFault
+from hal.frontend import Beam, BeamReport, Drive, Emission, FrontendSpec, Incident, Listen, Reception
+from hal.serve import VERBS
+from hal.session import Client, Keys, Patience, PeerClock
+from hal.wire import decode, encode
+
+__all__ = ["Remote", "RemoteFrontend"]
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Where the machine answers, and how long it may take."""
+
+    endpoint: str = "tcp://127.0.0.1:5600"  # tcp://HOST:PORT or ipc://PATH, where the machine is served
+    timeout_s: Annotated[float, In("ms"), Gt(0)] = 1.0  # after it, a question without an answer is an error
+    warn_s: Annotated[float, In("ms"), Gt(0)] = 0.1  # after it, the log names what is being waited for
+    trust: bool = (
+        False  # take the machine's own nameplate where it differs from the scenario's; False: refuse the machine
+    )
+
+    def open(self, spec: FrontendSpec | None, noise: object = None, keys: Keys | None = None) -> RemoteFrontend:
+        """Connect and read the nameplate; ``noise`` is not used, the machine has its own.
+
+        ``spec`` is what the scenario takes the machine for; None takes whatever is there. Raises LateArrival or RemoteFault where nothing
+        fit answers, and Misuse, naming the fields, where its nameplate is another and ``trust`` is not set.
+        """
+        client = Client(self.endpoint, Patience(self.warn_s, self.timeout_s), keys, name="frontend")
+        try:
+            frontend = RemoteFrontend(client)
+            other = [] if spec is None or self.trust else list(_differences(spec, frontend.spec, "spec"))
+        except BaseException:
+            client.close()
+            raise
+        if other:
+            frontend.close()
+            raise Misuse(
+                f"{client}: its nameplate differs from the scenario's in {', '.join(other[:8])}{' ...' if len(other) > 8 else ''}; "
+                "correct the scenario, or set trust to go by the machine's own"
+            )
+        return frontend
+
+
+class RemoteFrontend:
+    """The four verbs of a machine elsewhere.
+
+    Every verb answers or raises within ``timeout_s``: LateArrival when nothing came, RemoteFault when the machine failed, was started anew or
+    closed the connection, Misuse when it refused the question. Safe state: after any of them the machine keeps the beam that is in force
+    there; ``held`` is the last it reported, a half. Setting a beam again is always safe.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.held: dict[str, BeamReport] = {}
+        self.spec: FrontendSpec = decode(client.ask("spec"), FrontendSpec)
+
+    @property
+    def peer_clock(self) -> PeerClock:
+        """The offset of the machine's clock as its answers tell it."""
+        return self._client.peer_clock
+
+    def set_beam(self, beam: Beam, at_ns: int) -> BeamReport:
+        """Load and latch there; the report says what the machine took and from when."""
+        report: BeamReport = self._ask("set_beam", (beam, at_ns))
+        self.held[beam.half] = report
+        return report
+
+    def emit(self, drive: Drive) -> Emission:
+        """Send there."""
+        emission: Emission = self._ask("emit", drive)
+        return emission
+
+    def receive(self, incident: Incident, listen: Listen) -> Reception:
+        """Receive there; what arrives travels along only to a simulated machine, since real air needs no telling."""
+        reception: Reception = self._ask("receive", (incident if self.spec.simulated else [], listen))
+        return reception
+
+    def close(self) -> None:
+        """Drop the connection; the machine keeps its beam. A second call does nothing."""
+        self._client.close()
+
+    def _ask(self, verb: str, value: Any) -> Any:
+        asked, answered = VERBS[verb]
+        payload = encode(value, asked)
+        try:
+            return decode(self._client.ask(verb, payload), answered)
+        except (LateArrival, RemoteFault) as error:
+            raise type(error)(
+                f"{error}; safe state: {self._safe_state(verb, isinstance(error, LateArrival))}"
+            ) from error
+
+    def _safe_state(self, verb: str, late: bool) -> str:
+        held = ", ".join(f"{half} in force since {report.effective_ns} ns" for half, report in self.held.items())
+        doubt = " unless the beam just sent was taken; set it again to be sure" if verb == "set_beam" and late else ""
+        return f"the machine keeps its beams ({held or 'none set from here'}){doubt}"
+
+
+def _differences(ours: Any, theirs: Any, path: str) -> Iterator[str]:
+    """Paths of the fields in which two records differ."""
+    if is_dataclass(ours):
+        for f in fields(ours):
+            yield from _differences(getattr(ours, f.name), getattr(theirs, f.name), f"{path}.{f.name}")
+    elif hasattr(ours, "shape"):
+        if ours.shape != theirs.shape or not (ours == theirs).all():
+            yield path
+    elif not ours == theirs:
+        yield path

@@ -1,0 +1,264 @@
+"""A simulated machine: it quantises, loads, settles, hears and breaks as the nameplate says; it owns no clock and never sleeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol
+
+import numpy as np
+
+from hal.chain import convert, thermal_noise_w
+from hal.check import Ge, Gt, In, finite, shaped
+from hal.errors import Misuse
+from hal.frontend import SITE, Beam, BeamReport, Drive, Emission, FrontendSpec, Incident, Listen, Reception
+from hal.memory import BeamMemory, Fault
+from hal.reception import add_noise, compressed, frames, noise_root, subcarriers
+from hal.record import Array, Complex, Float, Int
+
+__all__ = ["Sim", "Noise", "SimFrontend"]  # noqa: RUF022 - the component comes first
+
+
+class Noise(Protocol):
+    """Chance, as the simulated receiver takes it."""
+
+    def __call__(self, label: str, t_ns: Int[Array, " event"], shape: tuple[int, ...]) -> Complex[Array, "event ..."]:
+        """Circular complex normals of unit variance, ``[event, *shape]``; an event's depend on the label and its time only."""
+
+
+@dataclass(frozen=True)
+class Sim:
+    """How the simulated machine behaves; what it is (geometry, wiring, steps, times) is its nameplate."""
+
+    readback: bool = True  # False: reports do not tell what was taken, as with write-only registers
+    self_test: bool = True  # reports name the faults that are there; False: the controller must find them
+    out_of_range: Literal["clip", "refuse"] = (
+        "clip"  # settings beyond the range: clipped and counted, or the load is refused
+    )
+    leakage: bool = True  # transmitted power reaches the receive chains, isolation_db down; False: perfectly isolated
+    saturation_w: Annotated[float, In("dbm"), Gt(-100)] = float(
+        "inf"
+    )  # of each chain's amplifier (Rapp, smoothness 2); inf: linear
+    converter_bits: Annotated[int, Ge(0)] = 0  # of each of I and Q; 0: no steps
+    converter_full_scale_w: Annotated[float, In("dbm"), Gt(-300)] = float(
+        "inf"
+    )  # sine that just fills the converter; inf: never full
+    drop_db: Annotated[float, Ge(0)] = (
+        30.0  # a path that brings less than this below one sample's noise in a whole frame is left out
+    )
+
+    def __post_init__(self) -> None:
+        if self.out_of_range not in ("clip", "refuse"):
+            raise Misuse(f"out_of_range = {self.out_of_range!r}: must be 'clip' or 'refuse'")
+        if not self.saturation_w > 0:
+            raise Misuse(f"saturation_w = {self.saturation_w!r}: must be > 0; a linear amplifier is inf")
+        if not self.converter_full_scale_w > 0 or (self.converter_bits and np.isinf(self.converter_full_scale_w)):
+            raise Misuse(
+                f"converter_full_scale_w = {self.converter_full_scale_w!r}: must be > 0, and finite where converter_bits "
+                f"(= {self.converter_bits}) are not 0"
+            )
+        if not self.drop_db >= 0:
+            raise Misuse(f"drop_db = {self.drop_db!r}: must be >= 0; inf keeps every path")
+
+    def open(self, spec: FrontendSpec, noise: Noise) -> SimFrontend:
+        """The machine of this nameplate, all slots dark. ``noise`` is the only chance it has."""
+        return SimFrontend(self, spec, noise)
+
+
+class SimFrontend:
+    """The four verbs, simulated. Each event is computed by itself, so results do not depend on how events are batched."""
+
+    def __init__(self, sim: Sim, spec: FrontendSpec, noise: Noise) -> None:
+        self.spec = spec
+        self._sim = sim
+        self._noise = noise
+        self._memory = {
+            "transmit": BeamMemory("transmit", spec.transmit),
+            "receive": BeamMemory("receive", spec.receive),
+        }
+        self._busy_ns = {"transmit": -(2**62), "receive": -(2**62)}  # until when a half's bus is loading
+        self._roots: dict[tuple[int, bytes], Array] = {}
+        self._closed = False
+
+    def set_beam(self, beam: Beam, at_ns: int) -> BeamReport:
+        """Load and latch: ``effective = max(at + command latency, bus free) + bus time x settings loaded + settling``.
+
+        Settings loaded are rows x wired (chain, element) pairs. While a load runs the old rows stay in force, and a second load to the
+        same half waits for the bus. Delay lines load with their elements. ``select_ns`` is the caller's to plan with.
+        Raises Misuse for a half, slot or shape that is not there, a setting that is not finite, and, where ``out_of_range`` is
+        ``refuse``, for one that is out of range.
+        """
+        self._open()
+        memory, at_ns = self._half(beam.half), int(at_ns)
+        taken, clipped = memory.check(beam)
+        if clipped and self._sim.out_of_range == "refuse":
+            raise Misuse(
+                f"{beam.half} beam: {clipped} settings are out of range; scale them into it, or set out_of_range = 'clip'"
+            )
+        spec = self.spec
+        settings = len(taken.slot) * int(memory.half.network.wired.sum())
+        start_ns = max(at_ns + spec.command_latency_ns, self._busy_ns[beam.half])
+        loaded_ns = start_ns + settings * spec.bus_ns_per_element
+        effective_ns = loaded_ns + spec.settling_ns
+        health = memory.health(at_ns)
+        if any(fault.kind == "lost_command" for fault in health):
+            taken = memory.held(taken, effective_ns)
+        else:
+            self._busy_ns[beam.half] = loaded_ns
+            memory.load(taken, effective_ns, at_ns)
+        return BeamReport(
+            setpoint=beam,
+            readback=taken if self._sim.readback else None,
+            accepted_ns=at_ns,
+            effective_ns=effective_ns,
+            clipped=clipped,
+            uncertainty_ns=0,
+            fault="; ".join(str(fault) for fault in health) if self._sim.self_test else "",
+        )
+
+    def emit(self, drive: Drive) -> Emission:
+        """Send. An event uses the row its slot holds when it starts; a slot never loaded radiates nothing.
+
+        A finite ``saturation_w`` compresses each chain: samples one by one, subcarrier powers by the chain's total. Raises Misuse for
+        slots, shapes or values that cannot be, and for more radiated power than the nameplate's.
+        """
+        self._open()
+        self._check_drive(drive)
+        memory = self._memory["transmit"]
+        row, keys = memory.rows(np.asarray(drive.slot), np.asarray(drive.t_ns))
+        response = memory.responses(keys, drive.frequency_hz)
+        if np.isfinite(self._sim.saturation_w):
+            drive = compressed(drive, self._sim.saturation_w)
+        return Emission(source=np.full(len(row), SITE), drive=drive, row=row, response=response)
+
+    def receive(self, incident: Incident, listen: Listen) -> Reception:
+        """Receive the superposition: ``y = response^T (sum of paths + noise of the elements) + leakage``.
+
+        Event e of every emission is event e of ``listen``. Frames (``Drive.samples``) come from this site or from single antennas
+        (``reception.frames``), wide-band events from single antennas only (``reception.subcarriers``). Each chain has the nameplate's
+        ``noise_w``; chains that share elements share noise (``reception.noise_root``). It is drawn under the label ``thermal``, and
+        ``thermal.ENTITY`` for wide-band events, so that users whose pilots share an instant do not share noise.
+        Raises Misuse for slots that are not there, nothing to hear, and emissions at other times than ``listen`` names.
+        """
+        self._open()
+        t_ns, slot = np.asarray(listen.t_ns), np.asarray(listen.slot)
+        self._check_listen(incident, t_ns, slot)
+        noise_w = thermal_noise_w(listen.bandwidth_hz, self.spec.noise_figure_db)
+        sim, first = self._sim, incident[0][0]
+        framed = first.drive.samples is not None
+        memory = self._memory["receive"]
+        row, keys = memory.rows(slot, t_ns)
+        response = memory.responses(keys, first.drive.frequency_hz)
+        heard, dropped_w = [], 0.0
+        for emission, paths in incident:
+            if framed:
+                assert emission.drive.samples is not None
+                limit_w = (
+                    noise_w * 10 ** (-sim.drop_db / 10) / emission.drive.samples.shape[-1]
+                )  # the frame adds its samples up
+                leakage = 10 ** (-self.spec.isolation_db / 20) if sim.leakage else 0.0
+                arrays = self.spec.transmit.array, self.spec.receive.array
+                one, left_w = frames(emission, paths, *arrays, row, response, limit_w, leakage)
+                dropped_w += left_w
+            else:
+                one = subcarriers(emission, paths, self.spec.receive.array, row, response)
+            heard.append(one)
+        total = sum(heard[1:], start=heard[0])
+        root = np.stack(
+            [self._root(key, first.drive.frequency_hz, one) for key, one in zip(keys, response, strict=True)]
+        )
+        total = add_noise(total, root, row, self._normals(first, framed, t_ns, total.shape[1:]), noise_w)
+        overload = None
+        if np.isfinite(sim.converter_full_scale_w):
+            total, clipped = convert(total, sim.converter_bits, float(np.sqrt(sim.converter_full_scale_w)))
+            overload = np.asarray(clipped.any(axis=-1))
+        return Reception(t_ns=t_ns, slot=slot, samples=total, noise_w=noise_w, dropped_w=dropped_w, overload=overload)
+
+    def inject(self, fault: Fault, at_ns: int) -> None:
+        """Break something from ``at_ns`` on; events from then on feel it, without any other command."""
+        self._half(fault.half).inject(fault, at_ns)
+
+    def clear(self, fault: Fault, at_ns: int) -> None:
+        """Mend it from ``at_ns`` on."""
+        self._half(fault.half).clear(fault, at_ns)
+
+    def close(self) -> None:
+        """Refuse every verb from now on; a second call does nothing."""
+        self._closed = True
+
+    def _open(self) -> None:
+        if self._closed:
+            raise Misuse(f"{self.spec.name}: this front end is closed; open another")
+
+    def _half(self, name: str) -> BeamMemory:
+        if name not in self._memory:
+            raise Misuse(f"half = {name!r}: must be 'transmit' or 'receive'")
+        return self._memory[name]
+
+    def _check_drive(self, drive: Drive) -> None:
+        network = self.spec.transmit.network
+        events, chains = len(shaped("drive.t_ns", drive.t_ns, (None,))), len(network.wired)
+        _check_slots(
+            "drive.slot", np.asarray(shaped("drive.slot", drive.slot, (events,))), self.spec.transmit.memory_slots
+        )
+        shaped("drive.frequency_hz", drive.frequency_hz, (None,))
+        power_w = finite("drive.power_w", shaped("drive.power_w", drive.power_w, (events, len(drive.frequency_hz))))
+        digital = finite("drive.digital", shaped("drive.digital", drive.digital, (events, chains, None)))
+        if not np.all(drive.frequency_hz > 0):
+            raise Misuse(f"drive.frequency_hz = {drive.frequency_hz!r}: must be > 0")
+        if not np.all(power_w >= 0):
+            raise Misuse(f"drive.power_w: reaches {np.min(power_w)!r}, must be >= 0")
+        if drive.samples is not None:
+            finite("drive.samples", shaped("drive.samples", drive.samples, (events, digital.shape[2], None)))
+            if len(drive.frequency_hz) != 1:
+                raise Misuse(f"drive.frequency_hz: has {len(drive.frequency_hz)} entries; a frame has one, its carrier")
+        radiated_w = power_w.sum(axis=1) * (digital.real**2 + digital.imag**2).sum(axis=(1, 2))
+        if events and not np.max(radiated_w) <= self.spec.transmit_power_w * (1 + 1e-6):
+            e = int(np.argmax(radiated_w))
+            raise Misuse(
+                f"drive event {e} asks for {radiated_w[e]:.6g} W, the front end has {self.spec.transmit_power_w:.6g} W; lower power_w, or "
+                "the norm of digital (power_w is what is radiated where all of its columns together have norm 1)"
+            )
+
+    def _check_listen(self, incident: Incident, t_ns: Int[Array, " event"], slot: Int[Array, " event"]) -> None:
+        shaped("listen.slot", slot, t_ns.shape)
+        _check_slots("listen.slot", slot, self.spec.receive.memory_slots)
+        if not len(incident):
+            raise Misuse(
+                "incident: is empty; give at least the emission listened for (its paths may be none), it says what a sample is"
+            )
+        first = incident[0][0].drive
+        for k, (emission, _) in enumerate(incident):
+            drive = emission.drive
+            if not np.array_equal(drive.t_ns, t_ns):
+                raise Misuse(
+                    f"incident[{k}]: its events are not at listen.t_ns; event e of each emission is event e of listen"
+                )
+            if (drive.samples is None) != (first.samples is None) or not np.array_equal(
+                drive.frequency_hz, first.frequency_hz
+            ):
+                raise Misuse(
+                    f"incident[{k}]: emissions heard together are all frames or all wide-band, at the same frequency_hz"
+                )
+
+    def _normals(self, emission: Emission, framed: bool, t_ns: Int[Array, " event"], shape: tuple[int, ...]) -> Array:
+        if framed:
+            return np.asarray(self._noise("thermal", t_ns, shape))
+        out = np.empty((len(t_ns), *shape), dtype=np.complex128)
+        for entity in np.unique(emission.source).tolist():
+            mine = np.flatnonzero(emission.source == entity)
+            out[mine] = self._noise(f"thermal.{entity}", t_ns[mine], shape)
+        return out
+
+    def _root(self, key: int, frequency_hz: Float[Array, " subcarrier"], response: Array) -> Array:
+        name = (key, frequency_hz.tobytes())
+        if name not in self._roots:
+            if len(self._roots) >= 256:
+                self._roots.clear()
+            self._roots[name] = noise_root(self.spec.receive.network.wired, response)
+        return self._roots[name]
+
+
+def _check_slots(field: str, slot: Int[Array, " event"], slots: int) -> None:
+    bad = np.flatnonzero(~((slot >= 0) & (slot < slots)))
+    if bad.size:
+        raise Misuse(f"{field}[{bad[0]}] = {slot[bad[0]]}: must be 0 .. {slots - 1}; the memory has {slots} slots")

@@ -1,0 +1,227 @@
+"""Beam memory in time: what a slot holds at an instant, what is broken then, and the response that follows."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from hal.check import finite, shaped
+from hal.errors import Misuse
+from hal.frontend import Beam, HalfSpec
+from hal.network import quantise, response
+from hal.record import Array, Complex, Float, Int
+
+__all__ = ["BeamMemory", "Fault"]
+
+KEPT_NS = 200_000_000  # how long a superseded row can still be asked for
+CACHE_BYTES = 128 * 1024 * 1024  # of responses, a half
+_STATES = 1 << 20  # more changes of health than a run has
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something broken, from the instant it is injected to the instant it is cleared.
+
+    ``dead_element``: the element passes nothing. ``stuck_phase``, ``stuck_delay``: the element's phase shifter, or the line, of one
+    chain stays at ``value`` (rad, s) whatever is loaded. ``chain_off``: the chain passes nothing. ``lost_command``: what is loaded
+    meanwhile never arrives.
+    """
+
+    kind: Literal["dead_element", "stuck_phase", "stuck_delay", "chain_off", "lost_command"]
+    half: str  # "transmit" | "receive"
+    element: int = 0
+    chain: int = 0
+    line: int = 0
+    value: float = 0.0
+
+    def __str__(self) -> str:
+        where = {
+            "dead_element": f"element {self.element}",
+            "stuck_phase": f"chain {self.chain} element {self.element} at {self.value:.4g} rad",
+            "stuck_delay": f"chain {self.chain} line {self.line} at {self.value:.4g} s",
+            "chain_off": f"chain {self.chain}",
+            "lost_command": "",
+        }[self.kind]
+        return f"{self.half} {self.kind.replace('_', ' ')} {where}".strip()
+
+
+@dataclass(frozen=True)
+class _Settings:
+    delay_s: Float[Array, "chain line"]
+    phase_rad: Float[Array, "chain element"]
+    amplitude: Float[Array, "chain element"]
+
+
+class BeamMemory:
+    """One half's memory: rows by slot, each with the instant from which it is in force, and the faults likewise.
+
+    A row stays in force until the next one loaded to its slot takes effect; all rows of one load do so together. A slot that was never
+    loaded, or is asked for before its first row, is dark: its response is zero. Rows superseded more than 0.2 s before the last load
+    are forgotten; to ask for them is Misuse.
+    """
+
+    def __init__(self, name: str, half: HalfSpec) -> None:
+        self.name = name
+        self.half = half
+        chains, elements = half.network.wired.shape
+        dark = _Settings(
+            np.zeros((chains, half.network.lines)), np.zeros((chains, elements)), np.zeros((chains, elements))
+        )
+        self._settings = {0: dark}
+        self._made = 0
+        self._since: dict[int, list[int]] = {}  # slot -> instants, ascending
+        self._version: dict[int, list[int]] = {}  # slot -> what holds from each of them
+        self._forgotten: dict[int, int] = {}  # slot -> before this instant nothing is known any more
+        self._health_since: list[int] = []
+        self._health: list[tuple[Fault, ...]] = [()]  # before the first instant, and from each on
+        self._cache: OrderedDict[tuple[int, bytes], Complex[Array, "subcarrier element chain"]] = OrderedDict()
+        self._cached_bytes = 0
+
+    def check(self, beam: Beam) -> tuple[Beam, int]:
+        """The rows as the hardware takes them, and how many settings were clipped; Misuse for rows it cannot take at all."""
+        chains, elements = self.half.network.wired.shape
+        rows = len(shaped(f"{self.name} beam.slot", beam.slot, (None,)))
+        slot = np.asarray(beam.slot)
+        bad = np.flatnonzero(~((slot >= 0) & (slot < self.half.memory_slots)))
+        if bad.size:
+            limit = self.half.memory_slots
+            raise Misuse(
+                f"{self.name} beam.slot[{bad[0]}] = {slot[bad[0]]}: must be 0 .. {limit - 1}; the memory has {limit} slots"
+            )
+        if len(np.unique(slot)) < rows:
+            raise Misuse(
+                f"{self.name} beam.slot = {slot.tolist()}: a slot is named twice; the rows of one load are latched together"
+            )
+        taken = []
+        for field, value, last in (
+            ("delay_s", beam.delay_s, self.half.network.lines),
+            ("phase_rad", beam.phase_rad, elements),
+            ("amplitude", beam.amplitude, elements),
+        ):
+            field = f"{self.name} beam.{field}"
+            taken.append(finite(field, shaped(field, value, (rows, chains, last))))
+        delay_s, phase_rad, amplitude, clipped = quantise(self.half.network, taken[0], taken[1], taken[2])
+        return Beam(half=beam.half, slot=slot, delay_s=delay_s, phase_rad=phase_rad, amplitude=amplitude), clipped
+
+    def load(self, beam: Beam, effective_ns: int, now_ns: int) -> None:
+        """Put the (checked) rows in force together from ``effective_ns`` on; never earlier than rows loaded before them."""
+        for k, slot in enumerate(beam.slot.tolist()):
+            self._made += 1
+            self._settings[self._made] = _Settings(beam.delay_s[k], beam.phase_rad[k], beam.amplitude[k])
+            since, version = self._since.setdefault(slot, []), self._version.setdefault(slot, [])
+            since.append(effective_ns)
+            version.append(self._made)
+            while len(since) > 1 and since[1] <= now_ns - KEPT_NS:
+                self._settings.pop(version.pop(0), None)
+                since.pop(0)
+                self._forgotten[slot] = since[0]
+
+    def held(self, beam: Beam, t_ns: int) -> Beam:
+        """The rows that the slots of ``beam`` hold at ``t_ns``: what a read-back of the registers finds."""
+        rows = [self._settings[int(v)] for v in self._in_force(np.asarray(beam.slot), np.full(len(beam.slot), t_ns))]
+        if not rows:
+            return beam
+        return Beam(
+            half=beam.half,
+            slot=beam.slot,
+            delay_s=np.stack([row.delay_s for row in rows]),
+            phase_rad=np.stack([row.phase_rad for row in rows]),
+            amplitude=np.stack([row.amplitude for row in rows]),
+        )
+
+    def inject(self, fault: Fault, at_ns: int) -> None:
+        """Break something from ``at_ns`` on; changes of health come in order of time."""
+        chains, elements = self.half.network.wired.shape
+        for field, limit in (("element", elements), ("chain", chains), ("line", max(self.half.network.lines, 1))):
+            if not 0 <= getattr(fault, field) < limit:
+                raise Misuse(
+                    f"fault.{field} = {getattr(fault, field)}: must be 0 .. {limit - 1} in the {self.name} half"
+                )
+        finite("fault.value", fault.value)
+        if fault.kind == "stuck_delay" and not self.half.network.lines:
+            raise Misuse(f"fault.kind = 'stuck_delay': the {self.name} half has no delay lines")
+        self._change((*(f for f in self._health[-1] if f != fault), fault), at_ns)
+
+    def clear(self, fault: Fault | None, at_ns: int) -> None:
+        """Mend ``fault`` (None: everything) from ``at_ns`` on."""
+        if fault is not None and fault not in self._health[-1]:
+            raise Misuse(
+                f"fault {str(fault)!r}: is not there to be cleared; there are {[str(f) for f in self._health[-1]]}"
+            )
+        self._change(() if fault is None else tuple(f for f in self._health[-1] if f != fault), at_ns)
+
+    def _change(self, health: tuple[Fault, ...], at_ns: int) -> None:
+        if self._health_since and at_ns < self._health_since[-1]:
+            raise Misuse(
+                f"at_ns = {at_ns}: changes of health come in order of time; the last was at {self._health_since[-1]}"
+            )
+        self._health_since.append(int(at_ns))
+        self._health.append(health)
+
+    def health(self, t_ns: int) -> tuple[Fault, ...]:
+        """What is broken at ``t_ns``."""
+        return self._health[int(np.searchsorted(self._health_since, t_ns, side="right"))]
+
+    def rows(self, slot: Int[Array, " event"], t_ns: Int[Array, " event"]) -> tuple[Int[Array, " event"], list[int]]:
+        """What is in force at the events: the distinct states as keys for ``responses``, and which of them each event has."""
+        key = self._in_force(slot, t_ns) * _STATES + np.searchsorted(self._health_since, t_ns, side="right")
+        distinct, row = np.unique(key, return_inverse=True)
+        return row, distinct.tolist()
+
+    def responses(
+        self, keys: list[int], frequency_hz: Float[Array, " subcarrier"]
+    ) -> Complex[Array, "row subcarrier element chain"]:
+        """The response of each state at ``frequency_hz`` (Hz); computed once and kept while there is room."""
+        chains, elements = self.half.network.wired.shape
+        if not keys:
+            return np.empty((0, len(frequency_hz), elements, chains), dtype=np.complex128)
+        return np.stack([self._response(key, np.ascontiguousarray(frequency_hz, dtype=np.float64)) for key in keys])
+
+    def _in_force(self, slot: Int[Array, " event"], t_ns: Int[Array, " event"]) -> Int[Array, " event"]:
+        """Version in force at each event; 0 for a dark slot."""
+        out = np.zeros(len(slot), dtype=np.int64)
+        for s in np.unique(slot).tolist():
+            if s not in self._since:
+                continue
+            mine = slot == s
+            t = t_ns[mine]
+            if s in self._forgotten and t.size and t.min() < self._forgotten[s]:
+                raise Misuse(
+                    f"t_ns = {t.min()}: what {self.name} slot {s} held before {self._forgotten[s]} is forgotten; ask within "
+                    f"{KEPT_NS * 1e-9:g} s of the last load"
+                )
+            out[mine] = np.array([0, *self._version[s]])[np.searchsorted(self._since[s], t, side="right")]
+        return out
+
+    def _response(
+        self, key: int, frequency_hz: Float[Array, " subcarrier"]
+    ) -> Complex[Array, "subcarrier element chain"]:
+        name = (key, frequency_hz.tobytes())
+        found = self._cache.get(name)
+        if found is None:
+            row = self._broken(self._settings[key // _STATES], self._health[key % _STATES])
+            found = np.asarray(response(self.half.network, row.delay_s, row.phase_rad, row.amplitude, frequency_hz))
+            self._cache[name] = found
+            self._cached_bytes += found.nbytes
+            while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
+                self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
+        self._cache.move_to_end(name)
+        return found
+
+    def _broken(self, row: _Settings, health: tuple[Fault, ...]) -> _Settings:
+        if not health:
+            return row
+        delay_s, phase_rad, amplitude = row.delay_s.copy(), row.phase_rad.copy(), row.amplitude.copy()
+        for fault in health:
+            if fault.kind == "dead_element":
+                amplitude[:, fault.element] = 0.0
+            elif fault.kind == "chain_off":
+                amplitude[fault.chain] = 0.0
+            elif fault.kind == "stuck_phase":
+                phase_rad[fault.chain, fault.element] = fault.value
+            elif fault.kind == "stuck_delay":
+                delay_s[fault.chain, fault.line] = fault.value
+        return _Settings(delay_s, phase_rad, amplitude)

@@ -1,0 +1,452 @@
+"""One ZeroMQ session of questions and answers: versions, numbered messages, heartbeats, bounded waits, no hangs.
+
+A message is two frames. The header is a MessagePack list ``[protocol, [major, minor], kind, seq, received_ns,
+sent_ns]``, the second frame is the payload. The asking side is a DEALER and numbers its questions from 1; the answering
+side is a ROUTER and answers with the same ``seq`` and with one of the kinds
+
+- ``answer``: what was asked for,
+- ``misuse``, ``fault``, ``late``: ``hal.errors``, the payload is the sentence in UTF-8.
+
+``received_ns`` and ``sent_ns`` are the answering side's clock when the question came and when the answer left (0 in a
+question); they give the asking side the offset between the two clocks. Another major version is refused in words.
+Frames that are not a header are counted and answered by a ``fault`` with seq -1. ``hello`` and ``ping`` are answered by
+the session itself. Heartbeats are ZMTP's own, so a peer that is busy is not taken for one that is dead.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import zmq
+import zmq.auth.thread
+from zmq.utils.monitor import parse_monitor_message
+
+from hal.check import positive
+from hal.errors import LateArrival, Misuse, RemoteFault
+from hal.record import record
+from hal.wire import LIMIT_BYTES, VERSION
+
+__all__ = ["PROTOCOL", "Client", "Handler", "Header", "Keys", "Patience", "PeerClock", "Server"]
+
+PROTOCOL = "isac-twin"
+HEARTBEAT_MS = 250  # a peer silent for four of these is gone
+SLICE_MS = 10  # how often a wait looks whether the connection still stands
+PEERS = 256  # a server remembers this many
+
+Handler = Callable[[str, bytes], bytes]
+_log = logging.getLogger("hal.session")
+
+
+class Header(msgspec.Struct, array_like=True, gc=False):
+    """The first frame; a later minor version may add entries at the end."""
+
+    protocol: str
+    version: tuple[int, int]
+    kind: str
+    seq: int
+    received_ns: int = 0
+    sent_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a question may take: after ``warn_s`` the log names the blocker, after ``give_up_s`` it is an error."""
+
+    warn_s: float = 0.1
+    give_up_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive("patience.warn_s", self.warn_s)
+        positive("patience.give_up_s", self.give_up_s, "to wait in a debugger, give it an hour")
+
+
+@dataclass(frozen=True)
+class Keys:
+    """CURVE keys, each 40 characters of Z85 (``zmq.curve_keypair``)."""
+
+    public: bytes
+    secret: bytes
+    server: bytes | None = None  # asking side: the public key of the server it means to talk to
+    allowed: frozenset[bytes] = frozenset()  # answering side: the public keys it lets in
+
+
+@record
+class PeerClock:
+    """The peer's clock as seen from here: ``peer = ours + offset_ns``, wrong by no more than ``uncertainty_ns``."""
+
+    offset_ns: int
+    uncertainty_ns: int  # half the shortest round trip
+    samples: int
+
+
+_HEADER: msgspec.msgpack.Decoder[Header] = msgspec.msgpack.Decoder(Header)
+_PACK = msgspec.msgpack.Encoder().encode
+_NEWS = {
+    int(zmq.EVENT_DISCONNECTED): "the connection was closed",
+    int(zmq.EVENT_CONNECT_RETRIED): "nobody listens there",
+    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): "it refused our key",
+    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): "the handshake failed; does one side use CURVE keys and the other not?",
+    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): "it does not speak ZMTP as we do; does only one side use CURVE keys?",
+}
+_REFUSED = {int(zmq.EVENT_HANDSHAKE_FAILED_AUTH), int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)}
+
+
+def _version_flaw(header: Header) -> str | None:
+    if header.protocol != PROTOCOL:
+        return f"speaks {header.protocol!r}; this side speaks {PROTOCOL!r}"
+    if header.version[0] != VERSION[0]:
+        theirs, ours = (".".join(map(str, version)) for version in (header.version, VERSION))
+        return f"speaks version {theirs} of {PROTOCOL}; this side speaks {ours}: update the older of the two"
+    return None
+
+
+def _socket(context: zmq.Context[Any], kind: int, limit_bytes: int) -> zmq.Socket[bytes]:
+    socket: zmq.Socket[bytes] = context.socket(kind)
+    socket.linger = 0
+    socket.set(zmq.MAXMSGSIZE, limit_bytes)
+    socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    socket.set(zmq.HEARTBEAT_TIMEOUT, 4 * HEARTBEAT_MS)
+    socket.set(zmq.HEARTBEAT_TTL, 4 * HEARTBEAT_MS)
+    socket.set(zmq.IPV6, 0)
+    return socket
+
+
+class Client:
+    """The asking side; one thread owns it. Opening says hello and learns who answers; close it when done.
+
+    Raises, from every question: LateArrival where no answer came in time, RemoteFault where the other side failed, is
+    of another version, closed the connection or was started anew since the last question, Misuse where it found the
+    question wrong. After any of them the next question may be asked; an answer that comes too late is counted, dropped.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        patience: Patience | None = None,
+        keys: Keys | None = None,
+        name: str = "client",
+        clock: Callable[[], int] = time.monotonic_ns,
+        limit_bytes: int = LIMIT_BYTES,
+    ) -> None:
+        self.endpoint = endpoint
+        self.patience = Patience() if patience is None else patience
+        self.peer = ""  # the server's own name, once it has said it
+        self.counts = dict.fromkeys(("asked", "answered", "late", "duplicate", "garbage", "warned"), 0)
+        self._name = name
+        self._clock = clock
+        self._seq = 0
+        self._answered = 0  # last seq that was answered
+        self._greeted = False
+        self._incarnation: bytes | None = None
+        self._news: int | None = None
+        self._round_trips: deque[tuple[int, int]] = deque(maxlen=64)
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._socket = _socket(self._context, zmq.DEALER, limit_bytes)
+        self._socket.set(
+            zmq.IMMEDIATE, 1
+        )  # nothing is kept for a peer that is not there: a stale command is worse than none
+        self._socket.set(zmq.RECONNECT_IVL, 20)
+        self._socket.set(zmq.RECONNECT_IVL_MAX, 500)
+        self._monitor = self._socket.get_monitor_socket()
+        self._closed = False
+        try:
+            if keys is not None:
+                if keys.server is None:
+                    raise Misuse("keys.server = None: a client needs the public key of the server it means to talk to")
+                self._socket.curve_publickey, self._socket.curve_secretkey = keys.public, keys.secret
+                self._socket.curve_serverkey = keys.server
+            _attach(self._socket.connect, endpoint)
+            self._greet()
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"{self.peer or 'the server'} at {self.endpoint}"
+
+    @property
+    def peer_clock(self) -> PeerClock:
+        """The offset of the peer's clock, from the shortest of the last 64 round trips.
+
+        ``offset = ((received - asked) + (sent - answered)) / 2``, as NTP does (RFC 5905, section 8); exact for a path
+        that takes as long there as back, and never wrong by more than half the round trip. Drift is left out.
+        """
+        trip, offset = min(self._round_trips)
+        return PeerClock(offset_ns=offset, uncertainty_ns=(trip + 1) // 2, samples=len(self._round_trips))
+
+    def ask(self, kind: str, payload: bytes = b"") -> bytes:
+        """Ask and wait for the answer, no longer than ``patience.give_up_s``."""
+        if self._closed:
+            raise Misuse(f"{self}: this session is closed; open another")
+        if not self._greeted:
+            self._greet()
+        return self._ask(kind, payload)
+
+    def ping(self) -> PeerClock:
+        """Ask for nothing but the time."""
+        self.ask("ping")
+        return self.peer_clock
+
+    def close(self) -> None:
+        """Drop the connection at once; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._socket.disable_monitor()
+            self._monitor.close(linger=0)
+            self._socket.close(linger=0)
+            self._context.term()
+
+    def _greet(self) -> None:
+        answer = self._ask("hello", _PACK(self._name))
+        try:
+            name, incarnation = msgspec.msgpack.decode(answer, type=tuple[str, bytes])
+        except msgspec.DecodeError as error:
+            raise RemoteFault(f"{self}: answered hello with nonsense: {error}") from None
+        before, self._incarnation, self.peer, self._greeted = self._incarnation, incarnation, name, True
+        if before is not None and before != incarnation:
+            self._round_trips.clear()
+            raise RemoteFault(f"{self}: was started anew since the last question; what it held before is lost")
+
+    def _ask(self, kind: str, payload: bytes) -> bytes:
+        self._seq += 1
+        self.counts["asked"] += 1
+        frames = [_PACK(Header(PROTOCOL, VERSION, kind, self._seq)), payload]
+        asked_ns = self._clock()
+        warn_ns: float = asked_ns + self.patience.warn_s * 1e9
+        give_up_ns = asked_ns + self.patience.give_up_s * 1e9
+        sent = False
+        while True:
+            if not sent:
+                try:
+                    self._socket.send_multipart(frames, zmq.NOBLOCK)
+                    sent = True
+                except zmq.Again:
+                    pass
+            until_ms = (min(warn_ns, give_up_ns) - self._clock()) / 1e6
+            ready = self._socket.poll(
+                max(0, min(SLICE_MS, math.ceil(until_ms))), zmq.POLLIN if sent else zmq.POLLIN | zmq.POLLOUT
+            )
+            if ready & zmq.POLLIN:
+                answer = self._take(self._seq, asked_ns)
+                if answer is not None:
+                    return answer
+            elif not ready:
+                self._look(sent)
+            now_ns = self._clock()
+            if now_ns >= give_up_ns:
+                raise LateArrival(
+                    self._blocked(kind, now_ns - asked_ns) + f"; the limit is {self.patience.give_up_s:g} s"
+                )
+            if now_ns >= warn_ns:
+                warn_ns = math.inf
+                self.counts["warned"] += 1
+                _log.warning(self._blocked(kind, now_ns - asked_ns))
+
+    def _blocked(self, kind: str, waited_ns: float) -> str:
+        news = "" if self._news is None else f"; {_NEWS[self._news]}"
+        last = f"its last answer was to seq {self._answered}" if self._answered else "it has not answered before"
+        return f"{self}: no answer to {kind!r} seq {self._seq} after {waited_ns * 1e-9:.3g} s; {last}{news}"
+
+    def _take(self, seq: int, asked_ns: int) -> bytes | None:
+        """Read one message; return the payload if it answers ``seq``, None if it is to be ignored."""
+        parts = self._socket.recv_multipart()
+        now_ns = self._clock()
+        try:
+            head, payload = parts
+            header = _HEADER.decode(head)
+        except (ValueError, msgspec.DecodeError):
+            self.counts["garbage"] += 1
+            return None
+        flaw = _version_flaw(header)
+        if flaw is not None:
+            said = f" ({payload.decode(errors='replace')})" if header.kind == "fault" else ""
+            raise RemoteFault(f"{self}: {flaw}{said}")
+        if header.seq != seq and header.seq != -1:
+            self.counts["duplicate" if header.seq == self._answered else "late"] += 1
+            return None
+        self._answered = seq
+        self.counts["answered"] += 1
+        if header.kind == "answer":
+            trip = (now_ns - asked_ns) - (header.sent_ns - header.received_ns)
+            offset = ((header.received_ns - asked_ns) + (header.sent_ns - now_ns)) // 2
+            self._round_trips.append((max(trip, 0), offset))
+            return payload
+        text = payload.decode(errors="replace")
+        if header.kind == "misuse":
+            raise Misuse(text)
+        if header.kind == "late":
+            raise LateArrival(f"{self}: {text}")
+        raise RemoteFault(f"{self}: {text}")
+
+    def _look(self, sent: bool) -> None:
+        """Read what became of the connection; raise if the question cannot be answered any more."""
+        lost = False
+        while self._monitor.poll(0):
+            event = int(parse_monitor_message(self._monitor.recv_multipart())["event"])
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._news = None
+            elif event in _NEWS:
+                self._news = event
+            lost = lost or event == zmq.EVENT_DISCONNECTED
+            if event in _REFUSED:
+                raise RemoteFault(f"{self}: {_NEWS[event]}")
+        if lost:
+            self._greeted = False
+            if sent and not self._socket.poll(0):  # what it said before it went counts
+                raise RemoteFault(f"{self}: the connection was closed before seq {self._seq} was answered")
+
+
+class Server:
+    """The answering side; one thread owns it. ``endpoint`` is what it is bound to, a wildcard port resolved."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        keys: Keys | None = None,
+        insecure: bool = False,
+        name: str = "server",
+        clock: Callable[[], int] = time.monotonic_ns,
+        limit_bytes: int = LIMIT_BYTES,
+    ) -> None:
+        guarded = keys is not None and len(keys.allowed) > 0
+        if not (guarded or insecure or _stays_here(endpoint)):
+            raise Misuse(
+                f"endpoint = {endpoint!r}: others than this computer can reach it; give CURVE keys with an allow-list, "
+                "bind 127.0.0.1, or say insecure"
+            )
+        self.name = name
+        self.counts = dict.fromkeys(("asked", "answered", "duplicate", "garbage", "refused", "failed"), 0)
+        self._clock = clock
+        self._incarnation = os.urandom(8)  # says no more than "not the one before"; nothing is drawn from it
+        self._peers: OrderedDict[bytes, int] = OrderedDict()
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._guard = None if keys is None else _guard(self._context, keys.allowed)
+        self._socket = _socket(self._context, zmq.ROUTER, limit_bytes)
+        self._socket.set(zmq.HANDSHAKE_IVL, 2000)
+        self._closed = False
+        try:
+            if keys is not None:
+                self._socket.curve_server = True
+                self._socket.curve_publickey, self._socket.curve_secretkey = keys.public, keys.secret
+            _attach(self._socket.bind, endpoint)
+        except BaseException:
+            self.close()
+            raise
+        self.endpoint = bytes(self._socket.get(zmq.LAST_ENDPOINT)).decode().rstrip("\0")
+
+    def run(self, handler: Handler, stop: Callable[[], bool]) -> None:
+        """Answer until ``stop()``, which is asked at least every 50 ms."""
+        while not stop():
+            self.poll(handler, 50)
+
+    def poll(self, handler: Handler, timeout_ms: int) -> int:
+        """Answer what has come, waiting up to ``timeout_ms`` for the first; return how many messages came.
+
+        ``handler(kind, payload)`` returns the answer; an exception it raises becomes one of the error kinds, and the
+        server goes on.
+        """
+        came = 0
+        if self._socket.poll(timeout_ms):
+            while True:
+                try:
+                    parts = self._socket.recv_multipart(zmq.NOBLOCK)
+                except zmq.Again:
+                    break
+                came += 1
+                self._serve(parts, handler)
+                if came == PEERS:  # let the caller see its stop flag even under a flood
+                    break
+        return came
+
+    def close(self) -> None:
+        """Stop listening at once; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._socket.close(linger=0)
+            if self._guard is not None:
+                self._guard.stop()
+            self._context.term()
+
+    def _serve(self, parts: list[bytes], handler: Handler) -> None:
+        received_ns = self._clock()
+        peer = parts[0]
+        try:
+            _, head, payload = parts
+            header = _HEADER.decode(head)
+        except (ValueError, msgspec.DecodeError):
+            self.counts["garbage"] += 1
+            return self._answer(peer, "fault", -1, received_ns, b"this is not a header and a payload")
+        flaw = _version_flaw(header)
+        if flaw is not None:
+            self.counts["refused"] += 1
+            return self._answer(peer, "fault", header.seq, received_ns, f"refused: the client {flaw}".encode())
+        if header.seq <= self._peers.get(peer, 0):
+            self.counts["duplicate"] += 1
+            return None
+        self._peers[peer] = header.seq
+        self._peers.move_to_end(peer)
+        if len(self._peers) > PEERS:
+            self._peers.popitem(last=False)
+        self.counts["asked"] += 1
+        kind, answer = self._ask(handler, header.kind, payload)
+        return self._answer(peer, kind, header.seq, received_ns, answer)
+
+    def _ask(self, handler: Handler, kind: str, payload: bytes) -> tuple[str, bytes]:
+        if kind == "hello":
+            return "answer", _PACK((self.name, self._incarnation))
+        if kind == "ping":
+            return "answer", b""
+        try:
+            return "answer", handler(kind, payload)
+        except Exception as error:
+            self.counts["failed"] += 1
+            if isinstance(error, Misuse):
+                return "misuse", str(error).encode(errors="replace")
+            if isinstance(error, LateArrival):
+                return "late", str(error).encode(errors="replace")
+            if isinstance(error, RemoteFault):
+                return "fault", str(error).encode(errors="replace")
+            _log.exception("%s: %r failed", self.name, kind)
+            return "fault", f"{kind} failed: {type(error).__name__}: {error}".encode(errors="replace")
+
+    def _answer(self, peer: bytes, kind: str, seq: int, received_ns: int, payload: bytes) -> None:
+        header = _PACK(Header(PROTOCOL, VERSION, kind, seq, received_ns, self._clock()))
+        try:
+            self._socket.send_multipart([peer, header, payload], zmq.NOBLOCK)
+            self.counts["answered"] += 1
+        except zmq.ZMQError:  # its queue is full or it has left: its own loss, nobody else's
+            _log.warning("%s: a peer takes no answers", self.name)
+
+
+def _attach(attach: Callable[[str], Any], endpoint: str) -> None:
+    try:
+        attach(endpoint)
+    except zmq.ZMQError as error:
+        raise Misuse(f"endpoint = {endpoint!r}: {error}; write it as tcp://127.0.0.1:5555 or ipc:///tmp/name") from None
+
+
+def _stays_here(endpoint: str) -> bool:
+    transport, _, address = endpoint.partition("://")
+    return transport in ("ipc", "inproc") or address.rpartition(":")[0] in ("127.0.0.1", "localhost")
+
+
+def _guard(context: zmq.Context[Any], allowed: Iterable[bytes]) -> zmq.auth.thread.ThreadAuthenticator:
+    """The thread that ZeroMQ asks whether a key may come in."""
+    known = frozenset(allowed)
+
+    class Listed:
+        def callback(self, domain: str, key: bytes) -> bool:
+            return key in known
+
+    guard = zmq.auth.thread.ThreadAuthenticator(context)
+    guard.start()
+    guard.configure_curve_callback(domain="*", credentials_provider=Listed())
+    return guard

@@ -1,0 +1,329 @@
+"""From a scenario to a run: every part made once, in one place, and closed whatever happens."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from hal import wire
+from hal.errors import Misuse
+from hal.frontend import Frontend
+from hal.record import Array, Complex, Int
+from twin import loop
+from twin.bus import Bus, NullBus, ZmqBus, flatten
+from twin.control import Chain
+from twin.engine import Engine
+from twin.kpi import Kpi, Scorer
+from twin.loop import Air, Subframe
+from twin.physics.draws import Draws
+from twin.record import Recorder, RunHash
+from twin.scenario import Scenario, dump, frontend_spec, load, numerology
+from twin.summary import Summary
+from twin.world import Mover, World
+
+__all__ = ["Run", "open_frontend", "run"]
+
+UPDATE_S = 0.2  # wall seconds between two updates of the progress line
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: where it lies, what it amounts to, and its key figures as arrays when they were kept."""
+
+    path: Path | None
+    summary: dict[str, Any]
+    kpi: SimpleNamespace  # every field of ``twin.kpi.Kpi`` stacked over subframes; empty unless kept
+    user: tuple[str, ...]  # names along the axis ``user``
+    entity: tuple[str, ...]  # names along the axis ``entity``
+    interrupted: bool
+
+
+def run(
+    file: str | Path | Scenario,
+    set: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    out: str | Path | None = None,
+    keep: bool = True,
+    split: bool = False,
+    progress: bool = False,
+    write: bool = True,
+) -> Run:
+    """Play a scenario and return what happened.
+
+    ``set`` replaces values (``{"sensing.dwells": 1}``); ``out`` is the run directory, which must not exist yet (default: ``runs/NAME-NUMBER``);
+    ``keep`` holds every subframe's key figures in memory for ``Run.kpi``; ``split`` advances block by block, with the same result; ``write=False`` leaves
+    no files. Interrupted by Ctrl-C, the recording is closed and the summary covers what ran.
+    Raises ScenarioError for a scenario that is wrong, Misuse for a run directory that exists or a port that is taken.
+    """
+    scenario = file if isinstance(file, Scenario) else load(file, set)
+    name = "run" if isinstance(file, Scenario) else Path(file).stem
+    with ExitStack() as stack:
+        folder = run_folder(name, out) if write else None
+        twin = stack.enter_context(_Twin(scenario, name, folder, keep))
+        interrupted = twin.play(split, progress)
+        return twin.finish(interrupted)
+
+
+def run_folder(name: str, out: str | Path | None) -> Path:
+    """Make the run directory: ``out``, or the next free ``runs/NAME-NUMBER``; Misuse if ``out`` is there already."""
+    if out is not None:
+        folder = Path(out)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            raise Misuse(
+                f"--out {folder}: exists already, and a run never overwrites another; name a new directory or remove this one"
+            ) from None
+        return folder
+    number = 1 + max(
+        (int(p.name.rpartition("-")[2]) for p in Path("runs").glob(f"{name}-*") if p.name.rpartition("-")[2].isdigit()),
+        default=0,
+    )
+    while True:
+        folder = Path("runs") / f"{name}-{number:03d}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def open_frontend(scenario: Scenario) -> Frontend:
+    """The scenario's machine, opened: simulated receivers hear noise drawn from the scenario's seed."""
+    (name,) = scenario.sites
+    draws = Draws(scenario.seed)
+
+    def noise(label: str, t_ns: Int[Array, " event"], shape: tuple[int, ...]) -> Complex[Array, event * shape]:
+        drawn = draws.complex_normal(f"{name}.{label}", np.arange(len(t_ns)) * 0, t_ns, int(np.prod(shape)))
+        return drawn.reshape(len(t_ns), *shape)
+
+    frontend: Frontend = scenario.sites[name].device.open(frontend_spec(scenario, name), noise)
+    return frontend
+
+
+class _Twin:
+    """Everything a run opens, and what it leaves behind."""
+
+    def __init__(self, scenario: Scenario, name: str, folder: Path | None, keep: bool) -> None:
+        self.scenario, self.folder = scenario, folder
+        self.stack = ExitStack()
+        try:
+            self._open(scenario, name, folder, keep)
+        except BaseException:
+            self.stack.close()
+            raise
+
+    def _open(self, scenario: Scenario, name: str, folder: Path | None, keep: bool) -> None:
+        (self.site_name,) = scenario.sites
+        control = scenario.sites[self.site_name].control
+        draws = Draws(scenario.seed)
+        movers = [
+            Mover(name=m.name, is_user=user, rcs_m2=m.rcs_m2, mobility=m.mobility)
+            for group, user in ((scenario.users, True), (scenario.targets, False))
+            for m in group
+        ]
+        self.air = Air(
+            world=World(movers, draws),
+            channel=scenario.channel,
+            draws=draws,
+            numerology=numerology(scenario),
+            waveform=scenario.sensing.waveform,
+            sensing_fidelity=scenario.sensing.fidelity,
+        )
+        names = self.air.world.names
+        user_names = {m.name for m in scenario.users}
+        self.entity = np.array(sorted(names), dtype=np.int64)
+        self.user = np.array([e for e in self.entity if names[int(e)].partition("/")[0] in user_names], dtype=np.int64)
+        self.entity_names, self.user_names = (tuple(names[int(e)] for e in ids) for ids in (self.entity, self.user))
+        self.engine = Engine(scenario.clock)
+        frontend = open_frontend(scenario)
+        self.stack.callback(frontend.close)
+        for fault in scenario.faults:
+            frontend.inject(fault)  # type: ignore[attr-defined]
+        self.chain = Chain(
+            detector=scenario.sensing.detector,
+            tracker=control.tracking,
+            estimator=control.estimation,
+            planner=control.planning,
+            precoder=control.precoding,
+            spec=frontend.spec,
+            numerology=self.air.numerology,
+            ledger=self.engine.ledger,
+        )
+        self.site = loop.opened(self.site_name, frontend, self.chain, self.air.numerology)
+        self.scorer = Scorer(self.user, self.entity)
+        self.summary = Summary(self.user_names, self.entity_names)
+        self.hash = RunHash()
+        self.kept: list[Kpi] | None = [] if keep else None
+        self.run_id = f"{name}-{scenario.seed}-{time.time_ns():x}"
+        about = {
+            "title": scenario.title,
+            "seed": scenario.seed,
+            "users": dict(zip(map(str, self.user), self.user_names, strict=True)),
+            "movers": {str(e): n for e, n in names.items()},
+        }
+        self.bus: Bus = NullBus()
+        if scenario.bus.state != "none":
+            bus = ZmqBus(self.run_id, scenario.bus.state, about=about)
+            self.stack.callback(bus.close)
+            self.bus = bus
+        self.recorder: Recorder | None = None
+        self.table: Any = None
+        if folder is not None:
+            (folder / "scenario.yaml").write_text(dump(scenario), encoding="utf-8")
+            self.recorder = self.stack.enter_context(
+                Recorder(folder / "recording.mcap", about=about, limit_bytes=int(scenario.record.limit_mb * 1e6))
+            )
+            stream = self.stack.enter_context((folder / "kpi.csv").open("w", newline="", encoding="utf-8"))
+            self.table = csv.writer(stream)
+        self.bytes = 0
+
+    def __enter__(self) -> _Twin:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stack.close()
+
+    def play(self, split: bool, progress: bool) -> bool:
+        """Run to the end or to an interrupt; return whether it was interrupted."""
+        subframes = self.scenario.subframes
+        self.progress = Progress(subframes, self.air.numerology.subframe_ns) if progress else None
+        process = self.engine.process(
+            loop.play(self.engine, self.air, self.site, self.scorer, subframes, self.watch, split)
+        )
+        self.started = time.perf_counter()
+        self.engine.start()
+        try:
+            self.engine.run(until=process)
+        except KeyboardInterrupt:
+            return True
+        finally:
+            self.wall_s = time.perf_counter() - self.started
+            if self.progress is not None:
+                self.progress.close()
+        return False
+
+    def watch(self, subframe: Subframe, site: loop.Site) -> None:
+        """Publish, record and count one subframe."""
+        prefix = f"{self.site_name}."
+        said: list[tuple[str, Any]] = [
+            ("truth.", subframe.truth),
+            (prefix + "plan.", subframe.plan),
+            (prefix + "belief.", site.controller.belief),
+            (prefix + "kpi.", subframe.kpi),
+            *((f"{prefix}beam.{half}.", report) for half, report in subframe.reports),
+        ]
+        if self.scenario.record.echoes and subframe.echo.echo is not None:
+            said.append((prefix + "echo.", subframe.echo.echo))
+        for topic, record in said:
+            encoded = wire.encode(record)
+            self.hash.add(topic, subframe.t_ns, encoded)
+            self.bus.publish(topic, record, subframe.t_ns, encoded)
+            if self.recorder is not None:
+                self.recorder.write(topic, record, subframe.t_ns, encoded)
+        self.bus.flat(prefix + "kpi.", flatten(subframe.kpi), subframe.t_ns)
+        self.bus.service()
+        self.summary.add(subframe.kpi, np.isin(self.entity, subframe.truth.entity))
+        if self.kept is not None:
+            self.kept.append(subframe.kpi)
+        if self.table is not None:
+            self._row(subframe.kpi)
+        if self.progress is not None:
+            self.progress.show(subframe.k + 1)
+
+    def _row(self, kpi: Kpi) -> None:
+        names = {"user": self.user_names, "entity": self.entity_names}
+        columns: dict[str, Any] = {}
+        for entry in fields(kpi):
+            value = getattr(kpi, entry.name)
+            if not isinstance(value, np.ndarray):
+                columns[entry.name] = value
+            elif entry.name not in ("user", "entity", "block_rate_bps"):
+                axis = names["user" if len(value) == len(self.user_names) and "user" in str(entry.type) else "entity"]
+                for who, row in zip(axis, value, strict=True):
+                    if np.ndim(row):
+                        columns.update(
+                            {
+                                f"{entry.name}.{p}.{who}": v
+                                for p, v in zip(("uy", "uz", "range_m", "velocity_mps"), row, strict=True)
+                            }
+                        )
+                    else:
+                        columns[f"{entry.name}.{who}"] = row
+        if kpi.k == 0:
+            self.table.writerow(columns)
+        self.table.writerow(columns.values())
+
+    def finish(self, interrupted: bool) -> Run:
+        """Close everything and write the summary."""
+        told = self.summary.told()
+        told["clock"] = self.engine.report()
+        told["run"] = {
+            "id": self.run_id,
+            "title": self.scenario.title,
+            "seed": self.scenario.seed,
+            "subframes": self.summary.subframes,
+            "simulated_s": self.summary.subframes * self.air.numerology.subframe_ns * 1e-9,
+            "wall_s": self.wall_s,
+            "interrupted": interrupted,
+            "hash": self.hash.hexdigest(),
+        }
+        self.bus.close("interrupted" if interrupted else "finished", told["run"])
+        self.stack.close()
+        if self.folder is not None:
+            (self.folder / "summary.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+        kept = self.kept or []
+        stacked = SimpleNamespace(
+            **{f.name: np.stack([np.asarray(getattr(kpi, f.name)) for kpi in kept]) for f in fields(Kpi)}
+            if kept
+            else {}
+        )
+        return Run(
+            path=self.folder,
+            summary=told,
+            kpi=stacked,
+            user=self.user_names,
+            entity=self.entity_names,
+            interrupted=interrupted,
+        )
+
+
+class Progress:
+    """One line that moves on a terminal; one line at the end elsewhere."""
+
+    def __init__(self, subframes: int, subframe_ns: int) -> None:
+        self.subframes, self.subframe_s = subframes, subframe_ns * 1e-9
+        self.moves = sys.stderr.isatty()
+        self.began = self.shown = time.perf_counter()
+        self.done = 0
+
+    def show(self, done: int) -> None:
+        """Say how far the run is, at most a few times a second."""
+        self.done = done
+        now = time.perf_counter()
+        if self.moves and now - self.shown > UPDATE_S:
+            self.shown = now
+            left = (now - self.began) / done * (self.subframes - done)
+            print(
+                f"\r{done}/{self.subframes} subframes, t = {done * self.subframe_s:.2f} s, about {left:.0f} s left ",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def close(self) -> None:
+        """Leave a clean line behind."""
+        if self.moves:
+            print("\r" + " " * 70 + "\r", end="", file=sys.stderr, flush=True)
+        else:
+            print(f"{self.done} subframes in {time.perf_counter() - self.began:.1f} s", file=sys.stderr, flush=True)

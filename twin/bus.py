@@ -1,0 +1,512 @@
+"""The bus: what the twin says to whoever listens, without ever waiting for them.
+
+Two sockets. ``state`` (XPUB) carries documents, two frames each: the topic, which ends in a dot, and one MessagePack
+map. ``control`` (a ``hal.session`` server) answers questions: ``snapshot`` for late joiners, ``losses`` from listeners
+that count. There is no thread: both are looked at in ``service``, once a subframe.
+
+A stream, named by its topic, says what it carries (``descriptor``) and then sends numbered ``event``s. The stream
+``run.`` opens with ``start``, beats (``heartbeat``) and ends with ``stop``. ``seq`` counts every document of a stream
+from 0, sent or not, so a listener sees what it missed; a listener that is slow loses messages, and costs neither the
+loop nor the others anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket as sockets
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from types import TracebackType
+from typing import Any, Protocol, cast
+
+import msgspec
+import numpy as np
+import zmq
+import zmq.auth.thread
+
+from hal import wire
+from hal.errors import Misuse, RemoteFault
+from hal.session import PROTOCOL, Keys, Server
+
+__all__ = [
+    "Bus",
+    "Descriptor",
+    "Document",
+    "Event",
+    "Heartbeat",
+    "Losses",
+    "NullBus",
+    "Snapshot",
+    "SnapshotRequest",
+    "Start",
+    "Stop",
+    "ZmqBus",
+    "control_beside",
+    "flatten",
+]
+
+RUN = "run."  # the stream of the run itself
+JOIN = "join."  # subscribing below it says: my other subscriptions are in force
+FLAT = "flat."  # before the topic of a flat message
+NEWS = 1000  # subscription messages looked at in one service
+PAIRS = 32  # tries to find a free port with a free one after it
+
+
+class Document(msgspec.Struct, tag_field="document", kw_only=True, gc=False):
+    """What every document begins with; readers ignore keys they do not know."""
+
+    protocol: str = PROTOCOL  # always "isac-twin"
+    version: tuple[int, int] = wire.VERSION  # major, minor; another major is another protocol
+    run: str  # names this run; a new one starts every stream anew
+    stream: str  # the topic
+    seq: int  # counts the documents of this stream from 0, without a gap
+    t_ns: int  # simulated time
+
+
+class Start(Document, tag="start"):
+    """The first document of the stream ``run.``: what is running."""
+
+    about: dict[str, Any]  # scenario, seed, versions, clock mode: whatever the run was opened with
+    control: str  # endpoint of the control socket, as bound
+
+
+class Descriptor(Document, tag="descriptor"):
+    """The first document of every other stream: what its events carry."""
+
+    record: str  # name of the record, as this page lists it
+    schema: dict[str, Any]  # its fields: type, dtype and axes of arrays, meaning
+
+
+class Event(Document, tag="event"):
+    """One record."""
+
+    data: msgspec.Raw  # the record as a map of its fields
+
+
+class Heartbeat(Document, tag="heartbeat"):
+    """Said on ``run.`` once a second of wall time while the loop runs."""
+
+    streams: dict[str, int]  # the last seq of every stream: shows a loss at a stream's end
+    listeners: int  # subscriptions to ``run.``
+    lost: int  # documents that listeners said they missed
+
+
+class Stop(Document, tag="stop"):
+    """The last document: the run has ended."""
+
+    reason: str  # "finished", or what went wrong
+    summary: dict[str, Any]  # counters, budget histogram, run hash: whatever the run was closed with
+
+
+class SnapshotRequest(msgspec.Struct):
+    """Payload of the question ``snapshot``."""
+
+    topics: list[str]  # prefixes; [""] for all
+    join: str = ""  # a name the asker made up and subscribed to as "join.<name>.", after its other subscriptions
+
+
+class Snapshot(msgspec.Struct):
+    """Its answer: enough to understand the streams from here on."""
+
+    run: str
+    joined: (
+        bool  # the subscription to "join.<name>." is in force, so nothing after ``seqs`` is missed; if not, ask again
+    )
+    seqs: dict[str, int]  # last seq of every stream asked for
+    documents: list[tuple[str, bytes]]  # topic and document: start, then each stream's descriptor and last event
+
+
+class Losses(msgspec.Struct):
+    """Payload of the question ``losses``; the answer is empty."""
+
+    lost: dict[str, int]  # documents missed since this listener last said so, by stream
+
+
+class Bus(Protocol):
+    """Where the loop says what happens. No call waits."""
+
+    def publish(self, topic: str, record: Any, t_ns: int, encoded: bytes | None = None) -> None:
+        """Say ``record`` on ``topic``, which ends in a dot; ``encoded`` is ``hal.wire.encode(record)`` if at hand."""
+
+    def flat(self, topic: str, values: Mapping[str, float], t_ns: int) -> None:
+        """Say plain numbers on ``flat.<topic>``, for monitors that know nothing of the twin."""
+
+    def wanted(self, topic: str) -> bool:
+        """Whether anyone listens to ``topic``: a record that is dear to make need not be made for nobody."""
+
+    def service(self) -> None:
+        """Look at what came in; call it once a subframe."""
+
+    def close(self, reason: str = "finished", summary: Mapping[str, Any] | None = None) -> None:
+        """Say ``stop`` and let go; a second call does nothing."""
+
+
+class NullBus:
+    """The bus of a run that nobody can listen to."""
+
+    def publish(self, topic: str, record: Any, t_ns: int, encoded: bytes | None = None) -> None:
+        """Do nothing."""
+
+    def flat(self, topic: str, values: Mapping[str, float], t_ns: int) -> None:
+        """Do nothing."""
+
+    def wanted(self, topic: str) -> bool:
+        """False."""
+        return False
+
+    def service(self) -> None:
+        """Do nothing."""
+
+    def close(self, reason: str = "finished", summary: Mapping[str, Any] | None = None) -> None:
+        """Do nothing."""
+
+
+def flatten(record: Any, longest: int = 16) -> dict[str, float]:
+    """The plain numbers of a record: scalar fields by name, entries of real 1-D arrays up to ``longest`` as ``name[k]``.
+
+    Longer, complex and deeper arrays, texts and records are left out.
+    """
+    flat: dict[str, float] = {}
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, np.ndarray):
+            if value.ndim == 1 and len(value) <= longest and value.dtype.kind in "fiub":
+                flat.update((f"{field.name}[{k}]", float(entry)) for k, entry in enumerate(value))
+        elif isinstance(value, (bool, int, float, np.number, np.bool_)) and not isinstance(value, np.complexfloating):
+            flat[field.name] = float(value)
+    return flat
+
+
+def control_beside(state: str) -> str:
+    """The control endpoint that goes with a state endpoint unless another is named: the next port, or ``<path>.control``."""
+    transport, _, address = state.partition("://")
+    host, _, port = address.rpartition(":")
+    return f"tcp://{host}:{int(port) + 1}" if transport == "tcp" and port.isdigit() else f"{state}.control"
+
+
+class _Stream:
+    __slots__ = ("descriptor", "head", "heard", "last", "name", "said", "seq")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.head = name.encode()
+        self.seq = -1  # of the last document, sent or not
+        self.heard = False  # whether anyone listens, as of the last change of subscriptions
+        self.descriptor = b""
+        self.last: tuple[int, int, Any] | None = None  # seq, t_ns and record of the last event: encoded if asked for
+        self.said = b""  # the last event's document, if it was encoded
+
+
+_ENCODE = msgspec.msgpack.Encoder().encode
+_ASKED = msgspec.msgpack.Decoder(SnapshotRequest)
+_MISSED = msgspec.msgpack.Decoder(Losses)
+
+
+class ZmqBus:
+    """The bus over ZeroMQ; one thread owns it. ``state`` and ``control`` are the endpoints as bound, wildcard ports resolved.
+
+    A tcp port of 0 or ``*`` picks a free one. Endpoints that other computers can reach need ``keys`` with an
+    allow-list, or ``insecure``. ``queue`` documents wait for a listener that does not read, then its newer ones are
+    dropped. ``handlers`` answer further questions on ``control``. Raises Misuse for an endpoint that is taken,
+    malformed, or open to others without keys.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        state: str = "tcp://127.0.0.1:5570",
+        control: str | None = None,
+        *,
+        about: Mapping[str, Any] | None = None,
+        keys: Keys | None = None,
+        insecure: bool = False,
+        queue: int = 1000,
+        heartbeat_s: float = 1.0,
+        handlers: Mapping[str, Callable[[bytes], bytes]] | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.run = run
+        self.counts = {"published": 0, "sent": 0, "bytes": 0, "refused": 0, "garbage": 0}
+        self.lost: Counter[str] = Counter()  # what listeners said they missed, by stream
+        self._about = dict(about or {})
+        self._handlers = dict(handlers or {})
+        self._streams: dict[str, _Stream] = {}
+        self._flats: dict[str, _Stream] = {}
+        self._subscribed: Counter[bytes] = Counter()
+        self._clock, self._beat_ns = clock, round(heartbeat_s * 1e9)
+        self._t_ns = 0
+        self._closed = False
+        self._server: Server | None = None
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._guard = None if keys is None else _guard(self._context, keys)
+        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
+        try:
+            self._open(state, control, keys, insecure, queue)
+        except BaseException:
+            self._release(linger_ms=0)
+            raise
+        self._beaten_ns = clock()
+        self._say(self._stream(RUN), Start(run=run, stream=RUN, seq=0, t_ns=0, about=self._about, control=self.control))
+
+    def _open(self, state: str, control: str | None, keys: Keys | None, insecure: bool, queue: int) -> None:
+        if not queue > 0:
+            raise Misuse(f"queue = {queue}: must be > 0; ZeroMQ takes 0 for no limit, and memory has one")
+        if "://" not in state:
+            raise Misuse(_unbound("state", state, "names no transport"))
+        guarded = keys is not None and len(keys.allowed) > 0
+        if not (guarded or insecure or _stays_here(state)):
+            raise Misuse(
+                f"state endpoint {state}: other computers can reach it; give CURVE keys with an allow-list, bind 127.0.0.1, or say insecure"
+            )
+        socket = self._socket
+        socket.set(zmq.SNDHWM, queue)
+        socket.set(zmq.XPUB_VERBOSER, 1)  # every subscription and its end, so that they can be counted
+        socket.set(zmq.MAXMSGSIZE, 4096)  # what listeners may send here is a subscription
+        if keys is not None:
+            socket.curve_server = True
+            socket.curve_publickey, socket.curve_secretkey = keys.public, keys.secret
+        _refuse_taken("state", state)
+        for _ in range(PAIRS):
+            try:
+                socket.bind(state)
+            except zmq.ZMQError as error:
+                raise Misuse(_unbound("state", state, str(error))) from None
+            self.state = cast(bytes, socket.last_endpoint).decode().rstrip("\0")
+            beside = control_beside(self.state) if control is None else control
+            _refuse_taken("control", beside)
+            try:
+                self._server = Server(beside, keys, insecure, name=f"twin {self.run}")
+            except Misuse as error:
+                if control is None and self.state != state:  # our own pick of a port: the next one may be free beside
+                    socket.unbind(self.state)
+                    continue
+                raise Misuse(_unbound("control", beside, str(error))) from None
+            self.control = self._server.endpoint
+            return
+        raise Misuse(f"state endpoint {state}: found no two free ports side by side; name a control endpoint")
+
+    def __enter__(self) -> ZmqBus:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close("finished" if kind is None else f"{kind.__name__}: {error}")
+
+    def publish(self, topic: str, record: Any, t_ns: int, encoded: bytes | None = None) -> None:
+        """Say ``record`` on ``topic``. Where nobody listens it is only kept, as the last of its stream."""
+        stream = self._streams.get(topic)
+        if stream is None:
+            stream = self._describe(topic, type(record), t_ns)
+        stream.seq += 1
+        stream.last = (stream.seq, t_ns, record)
+        self._t_ns = t_ns
+        self.counts["published"] += 1
+        stream.said = self._event(stream, encoded) if stream.heard else b""
+        if stream.heard:
+            self._send(stream.head, stream.said)
+
+    def flat(self, topic: str, values: Mapping[str, float], t_ns: int) -> None:
+        """Say ``values`` on ``flat.<topic>`` as one map, with the simulated time in seconds as ``t``."""
+        stream = self._flats.get(topic)
+        if stream is None:
+            stream = self._flats[topic] = _Stream(FLAT + _dotted(topic))
+            stream.heard = self.wanted(stream.name)
+        if stream.heard:
+            self._send(stream.head, _ENCODE({"t": t_ns * 1e-9, **values}))
+
+    def wanted(self, topic: str) -> bool:
+        """Whether anyone listens to ``topic``, as of the last ``service``."""
+        return self.listeners(topic) > 0
+
+    def listeners(self, topic: str) -> int:
+        """Subscriptions that take in ``topic``, as of the last ``service``."""
+        name = topic.encode()
+        return sum(count for prefix, count in self._subscribed.items() if name.startswith(prefix))
+
+    def service(self) -> None:
+        """Take in subscriptions, answer what was asked, and beat."""
+        changed = False
+        for _ in range(NEWS):
+            try:
+                news = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            changed = self._subscription(news) or changed
+        if changed:
+            for stream in (*self._streams.values(), *self._flats.values()):
+                stream.heard = self.wanted(stream.name)
+        if self._server is not None:
+            self._server.poll(self._answer, 0)
+        now_ns = self._clock()
+        if now_ns - self._beaten_ns >= self._beat_ns:
+            self._beaten_ns = now_ns
+            self._beat()
+
+    def close(self, reason: str = "finished", summary: Mapping[str, Any] | None = None) -> None:
+        """Say ``stop``, give it half a second to leave, and let go of both endpoints."""
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.suppress(zmq.ZMQError):
+            self._beat()  # the last seq of every stream: whoever missed its end can tell
+            stream = self._streams[RUN]
+            stream.seq += 1
+            told = {**(summary or {}), "bus": {**self.counts, "lost": dict(self.lost)}}
+            stop = Stop(run=self.run, stream=RUN, seq=stream.seq, t_ns=self._t_ns, reason=reason, summary=told)
+            self._say(stream, stop)
+        self._release(linger_ms=500)
+
+    def _release(self, linger_ms: int) -> None:
+        self._socket.close(linger=linger_ms)
+        if self._server is not None:
+            self._server.close()
+        if self._guard is not None:
+            self._guard.stop()
+        self._context.term()
+
+    def _stream(self, topic: str) -> _Stream:
+        stream = self._streams[topic] = _Stream(topic)
+        stream.seq = 0
+        stream.heard = self.wanted(topic)
+        return stream
+
+    def _describe(self, topic: str, kind: type, t_ns: int) -> _Stream:
+        if topic.startswith((RUN, JOIN, FLAT)):
+            raise Misuse(
+                f"topic = {topic!r}: {RUN!r}, {JOIN!r} and {FLAT!r} are the bus's own; begin with the site, as in 'bs0.kpi.'"
+            )
+        schema = wire.schema(kind)
+        stream = self._stream(_dotted(topic))
+        descriptor = Descriptor(run=self.run, stream=topic, seq=0, t_ns=t_ns, record=kind.__name__, schema=schema)
+        stream.descriptor = self._say(stream, descriptor)
+        return stream
+
+    def _event(self, stream: _Stream, encoded: bytes | None = None) -> bytes:
+        assert stream.last is not None
+        seq, t_ns, record = stream.last
+        data = msgspec.Raw(wire.encode(record) if encoded is None else encoded)
+        return _ENCODE(Event(run=self.run, stream=stream.name, seq=seq, t_ns=t_ns, data=data))
+
+    def _say(self, stream: _Stream, document: Document) -> bytes:
+        said = _ENCODE(document)
+        if stream.name == RUN and isinstance(document, Start):
+            stream.descriptor = said
+        self._send(stream.head, said)
+        return said
+
+    def _send(self, head: bytes, said: bytes) -> None:
+        if self._socket.closed:
+            return
+        try:
+            self._socket.send(head, zmq.SNDMORE | zmq.NOBLOCK)
+            self._socket.send(said, zmq.NOBLOCK)
+        except zmq.Again:  # an XPUB drops by itself; should it ever refuse, that is counted and not waited for
+            self.counts["refused"] += 1
+            return
+        self.counts["sent"] += 1
+        self.counts["bytes"] += len(said)
+
+    def _beat(self) -> None:
+        stream = self._streams[RUN]
+        stream.seq += 1
+        seqs = {name: other.seq for name, other in self._streams.items()}
+        beat = Heartbeat(
+            run=self.run,
+            stream=RUN,
+            seq=stream.seq,
+            t_ns=self._t_ns,
+            streams=seqs,
+            listeners=self.listeners(RUN),
+            lost=sum(self.lost.values()),
+        )
+        self._say(stream, beat)
+
+    def _subscription(self, news: bytes) -> bool:
+        """Count one subscription or its end; False if it is neither."""
+        prefix = news[1:]
+        if news[:1] == b"\x01":
+            self._subscribed[prefix] += 1
+        elif news[:1] == b"\x00" and prefix in self._subscribed:
+            self._subscribed[prefix] -= 1
+            if not self._subscribed[prefix] > 0:
+                del self._subscribed[prefix]
+        else:
+            self.counts["garbage"] += 1
+            return False
+        return True
+
+    def _answer(self, kind: str, payload: bytes) -> bytes:
+        try:
+            if kind == "snapshot":
+                return _ENCODE(self._snapshot(_ASKED.decode(payload)))
+            if kind == "losses":
+                for topic, count in _MISSED.decode(payload).lost.items():
+                    if topic in self._streams and count > 0:
+                        self.lost[topic] += count
+                return b""
+        except msgspec.DecodeError as error:
+            raise RemoteFault(f"{kind}: {error}") from None
+        handler = self._handlers.get(kind)
+        if handler is None:
+            raise Misuse(
+                f"question {kind!r}: known here are {', '.join(sorted({'snapshot', 'losses', *self._handlers}))}"
+            )
+        return handler(payload)
+
+    def _snapshot(self, asked: SnapshotRequest) -> Snapshot:
+        joined = asked.join == "" or f"{JOIN}{asked.join}.".encode() in self._subscribed
+        documents: list[tuple[str, bytes]] = []
+        streams = [s for s in self._streams.values() if s.name == RUN or s.name.startswith(tuple(asked.topics))]
+        if joined:
+            for stream in streams:
+                documents.append((stream.name, stream.descriptor))
+                if stream.last is not None:
+                    stream.said = stream.said or self._event(stream)
+                    documents.append((stream.name, stream.said))
+        return Snapshot(self.run, joined, {stream.name: stream.seq for stream in streams}, documents)
+
+
+def _dotted(topic: str) -> str:
+    if not topic.endswith(".") or topic.startswith("."):
+        raise Misuse(
+            f"topic = {topic!r}: must end in a dot and not begin with one, since listeners match by prefix; write 'bs0.kpi.'"
+        )
+    return topic
+
+
+def _stays_here(endpoint: str) -> bool:
+    transport, _, address = endpoint.partition("://")
+    return transport in ("ipc", "inproc") or address.rpartition(":")[0] in ("127.0.0.1", "localhost")
+
+
+def _unbound(which: str, endpoint: str, why: str) -> str:
+    if "in use" in why:
+        elsewhere = "tcp://127.0.0.1:0 picks a free port" if endpoint.startswith("tcp://") else "another path"
+        return f"{which} endpoint {endpoint} is taken: is another twin running? Stop it, or choose another: {elsewhere}"
+    return f"{which} endpoint {endpoint}: {why}; write it as tcp://127.0.0.1:5570 or ipc:///tmp/name"
+
+
+def _refuse_taken(which: str, endpoint: str) -> None:
+    """Raise Misuse if an ipc path has a listener; ZeroMQ itself would take the path away from it without a word."""
+    transport, _, path = endpoint.partition("://")
+    if transport != "ipc" or path in ("", "*"):
+        return
+    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+        probe.connect("\0" + path[1:] if path.startswith("@") else path)
+        raise Misuse(_unbound(which, endpoint, "in use"))
+
+
+def _guard(context: zmq.Context[Any], keys: Keys) -> zmq.auth.thread.ThreadAuthenticator:
+    """The thread that ZeroMQ asks whether a key may come in."""
+
+    class Listed:
+        def callback(self, domain: str, key: bytes) -> bool:
+            return key in keys.allowed
+
+    guard = zmq.auth.thread.ThreadAuthenticator(context)
+    guard.start()
+    guard.configure_curve_callback(domain="*", credentials_provider=Listed())
+    return guard

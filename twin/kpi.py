@@ -1,0 +1,378 @@
+"""Key figures: what the truth says of the belief and of the beams. Beside the loop, the only room that sees both.
+
+Rates come from the drawn channel and the realised beam, errors from the true mover, bounds from the realised illumination; nothing here is
+a planner's formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hal.array import LIGHT_MPS as C
+from hal.array import element_amplitude, steering_gradient
+from hal.frontend import BeamReport, Emission, FrontendSpec, Listen
+from hal.medium import Paths, beam_gains
+from hal.network import response
+from hal.record import Array, Bool, Complex, Float, Int, record
+from twin.channel import doppler_block_product
+from twin.physics.bounds import direction_information, echo_bound
+from twin.physics.draws import Draws
+from twin.records import Belief, Detections, EchoObservation, Numerology, Truth
+
+__all__ = ["Blocks", "Dwell", "Kpi", "Scorer", "bound_detections", "dwell_bound", "no_blocks", "with_served"]
+
+SAME_MOVER_M = 4.0  # a detection or track nearer than this to a mover is of that mover: a car's length
+
+
+@record
+class Kpi:
+    """One subframe's key figures. Axes are fixed for the run: ``user`` and ``entity`` list everyone who ever takes part; NaN where absent."""
+
+    k: int
+    t_ns: int
+    user: Int[Array, " user"]
+    rate_bps: Float[Array, " user"]  # delivered in the subframe, over its whole period
+    predicted_bps: Float[Array, " user"]  # the same, as believed when the baseband was set
+    snr_db: Float[Array, " user"]  # mean over the user's served blocks and subcarriers
+    beam_loss_db: Float[Array, " user"]  # what a matched beam on the same paths would have had above it
+    served_blocks: Int[Array, " user"]
+    outage_blocks: Int[Array, " user"]  # served blocks whose mean SNR is under the outage threshold
+    block_rate_bps: Float[Array, "block user"]  # while the block lasts
+    entity: Int[Array, " entity"]
+    tracked: Int[Array, " entity"]  # the confirmed track that follows it, or -1
+    position_error_m: Float[Array, " entity"]  # of that track
+    track_sigma_m: Float[Array, " entity"]  # what that track believes its error to be
+    error: Float[Array, "entity 4"]  # best-lit detection minus truth: uy, uz, range_m, velocity_mps
+    bound: Float[Array, "entity 4"]  # standard deviation no unbiased estimate beats in that dwell
+    echo_snr_db: Float[Array, " entity"]  # integrated, in its best-lit dwell
+    tracks_confirmed: int
+    tracks_tentative: int
+    tracks_false: int  # confirmed, and no mover near
+    track_nees: float  # mean normalised squared error of followed tracks' positions; 3 expected
+    detections: int
+    false_alarms: int  # detections with no mover near
+    lit: int  # movers in the main lobe of a dwell at 20 dB and more
+    missed: int  # of those, not detected
+    nees: float  # mean normalised squared error of detections; 4 expected
+    users_bound: int
+    users_bound_right: int  # to the track that follows them
+    swaps: int
+    rebindings: int
+    sensing_share: float
+    beams_set: int  # rows loaded
+    beams_clipped: int  # settings out of range
+    beam_delay_us: float  # from the command to a beam in force
+    doppler_block: float  # largest Doppler spread x block; above 0.3 the block-fading picture breaks
+    dropped_w: float  # stated bound on incident power left out
+
+
+@dataclass(frozen=True)
+class Dwell:
+    """What one dwell really was: for bounds, and for detections drawn from them."""
+
+    truth: Truth
+    paths: Paths
+    emission: Emission
+    listen: Listen
+    noise_w: float
+
+
+@record
+class Blocks:
+    """What the data blocks of one subframe delivered, so far."""
+
+    user: Int[Array, " user"]
+    served: Bool[Array, "block user"]
+    rate_bps: Float[Array, "block user"]
+    snr: Float[Array, "block user"]  # mean over subcarriers, ratio
+    matched: Float[Array, "block user"]  # the same with a matched beam on the same path powers
+
+
+def no_blocks(numerology: Numerology, user: Int[Array, " user"]) -> Blocks:
+    """No block served yet."""
+    shape = (numerology.blocks, len(user))
+    return Blocks(
+        user=user, served=np.zeros(shape, bool), rate_bps=np.zeros(shape), snr=np.zeros(shape), matched=np.zeros(shape)
+    )
+
+
+def with_served(
+    blocks: Blocks,
+    block: Int[Array, " event"],
+    column: Int[Array, " event"],
+    channel: Complex[Array, "event subcarrier chain"],
+    digital: Complex[Array, "event chain stream"],
+    power_w: Float[Array, "event subcarrier"],
+    matched_gain: Float[Array, " event"],
+    data_share: Float[Array, " event"],
+    spacing_hz: float,
+    noise_w: float,
+) -> Blocks:
+    """Add served (block, user) pairs: ``rate = data_share spacing sum_m log2(1 + |h_m d|^2 p_m / noise)`` (papers/000, eq 7)."""
+    heard = (channel[..., :, None] * digital[:, None, :, :]).sum(axis=2)[..., 0]
+    snr = (heard.real**2 + heard.imag**2) * power_w / noise_w
+    served, rate, mean, matched = (getattr(blocks, name).copy() for name in ("served", "rate_bps", "snr", "matched"))
+    served[block, column] = True
+    rate[block, column] = data_share * spacing_hz * np.log2(1.0 + snr).sum(axis=-1)
+    mean[block, column] = snr.mean(axis=-1)
+    matched[block, column] = matched_gain * power_w.mean(axis=-1) / noise_w
+    return replace(blocks, served=served, rate_bps=rate, snr=mean, matched=matched)
+
+
+def dwell_bound(
+    dwell: Dwell, receive: BeamReport, spec: FrontendSpec, numerology: Numerology
+) -> tuple[Float[Array, "entity 4 4"], Float[Array, " entity"]]:
+    """Cramer-Rao bound of (uy, uz, range_m, velocity_mps) of every mover in a dwell, and its integrated SNR (ratio).
+
+    The receive combiner is the machine's read-back where it has one; the transmit response is the one really in force.
+    """
+    paths, emission, half = dwell.paths, dwell.emission, spec.receive
+    frequency = emission.drive.frequency_hz
+    amplitude = paths.gain[0] * sent_amplitude(dwell, spec) * np.sqrt(emission.drive.power_w[0].sum())
+    beam = receive.setpoint if receive.readback is None else receive.readback
+    row = np.flatnonzero(beam.slot == dwell.listen.slot[0])
+    combiner = response(
+        half.network, beam.delay_s[row], beam.phase_rad[row], beam.amplitude[row], frequency
+    )  # [1, 1, element, chain]
+    heard = beam_gains(paths, half.array, combiner, frequency, end="arrival")[0, :, 0]  # [path, chain]
+    direction = paths.arrival_m / np.linalg.norm(paths.arrival_m, axis=1, keepdims=True)
+    slopes = np.stack(steering_gradient(half.array, direction, frequency[0]), axis=1)  # [path, 2, element]
+    slopes = slopes * element_amplitude(half.array, direction)[:, None, None]
+    b_gradient = np.einsum("pge,ec->pgc", slopes, combiner[0, 0])
+    noise = dwell.noise_w * (combiner[0, 0].T @ combiner[0, 0].conj())
+    assert emission.drive.samples is not None
+    samples, frames = emission.drive.samples.shape[-1], len(emission.drive.t_ns)
+    covariance = echo_bound(
+        amplitude=amplitude,
+        b=heard,
+        b_gradient=b_gradient,
+        noise_covariance=noise,
+        carrier_hz=paths.carrier_hz,
+        sample_rate_hz=numerology.sample_rate_hz,
+        roll_off=numerology.roll_off,
+        samples=samples,
+        frame_t_ns=emission.drive.t_ns,
+        delay_s=paths.delay_s,
+    )
+    return covariance, np.abs(amplitude) ** 2 * direction_information(heard, b_gradient, noise)[1] * (samples * frames)
+
+
+def sent_amplitude(dwell: Dwell, spec: FrontendSpec) -> Complex[Array, " entity"]:
+    """Transmit beam's amplitude towards every mover of a dwell, element pattern included; sqrt(elements) at full gain."""
+    emission = dwell.emission
+    towards = beam_gains(
+        dwell.paths,
+        spec.transmit.array,
+        emission.response[emission.row[:1]],
+        emission.drive.frequency_hz,
+        end="departure",
+    )[0, :, 0]
+    return np.asarray((towards @ emission.drive.digital[0]).sum(axis=-1))
+
+
+def in_main_lobe(dwell: Dwell, spec: FrontendSpec) -> Bool[Array, " entity"]:
+    """Movers within 6 dB of the transmit beam's full gain."""
+    direction = dwell.paths.departure_m / np.linalg.norm(dwell.paths.departure_m, axis=1, keepdims=True)
+    full = len(spec.transmit.array.position_m) * element_amplitude(spec.transmit.array, direction) ** 2
+    return np.asarray(np.abs(sent_amplitude(dwell, spec)) ** 2 > 0.25 * full)
+
+
+def measured(dwell: Dwell) -> Float[Array, "entity 4"]:
+    """What a perfect sensor would measure in a dwell: (uy, uz, range_m, velocity_mps) of every mover."""
+    paths = dwell.paths
+    direction = paths.arrival_m / np.linalg.norm(paths.arrival_m, axis=1, keepdims=True)
+    return np.column_stack([direction[:, 1:], paths.delay_s * (C / 2), paths.doppler_hz * (C / (2 * paths.carrier_hz))])
+
+
+def bound_detections(
+    dwells: Sequence[Dwell],
+    receive: BeamReport,
+    spec: FrontendSpec,
+    numerology: Numerology,
+    draws: Draws,
+    detect_db: float = 13.0,
+) -> Detections:
+    """Detections drawn from the bound: the sensing fidelity ``bound``.
+
+    A mover inside the beam's main lobe is detected when its integrated SNR exceeds ``detect_db``; its error is normal with the bound's covariance.
+    Leaves out false alarms, ambiguities and the merging of close movers, which the fidelity ``echo`` has.
+    """
+    found: list[tuple[Any, ...]] = []
+    for d, dwell in enumerate(dwells):
+        bound, snr = dwell_bound(dwell, receive, spec, numerology)
+        seen = np.flatnonzero(
+            (snr > 10 ** (detect_db / 10)) & in_main_lobe(dwell, spec) & np.isfinite(bound).all(axis=(1, 2))
+        )
+        t_ns = dwell.truth.t_ns
+        error = draws.normal("sensing.bound", dwell.paths.sink[seen], t_ns, 4)
+        value = measured(dwell)[seen] + np.einsum("eij,ej->ei", np.linalg.cholesky(bound[seen]), error)
+        found.append((np.full(seen.size, t_ns), np.full(seen.size, d), value, bound[seen], decibels(snr[seen])))
+    empty = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros((0, 4, 4)), np.zeros(0))
+    t_ns, dwell_of, value, covariance, snr_db = (np.concatenate(column) for column in zip(empty, *found, strict=True))
+    return Detections(t_ns=t_ns, dwell=dwell_of, value=value, covariance=covariance, snr_db=snr_db)
+
+
+class Scorer:
+    """Scores each subframe against the truth; knows only who there is to score."""
+
+    def __init__(self, user: Int[Array, " user"], entity: Int[Array, " entity"], outage_snr_db: float = 0.0) -> None:
+        self.user, self.entity, self.outage_snr = user, entity, 10 ** (outage_snr_db / 10)
+
+    def score(
+        self,
+        k: int,
+        truth: Truth,
+        dwells: Sequence[Dwell],
+        echo: EchoObservation,
+        belief: Belief,
+        reports: Sequence[tuple[str, BeamReport]],
+        blocks: Blocks,
+        down: Paths,
+    ) -> Kpi:
+        """The key figures of subframe ``k``; ``reports`` are the machine's on the beams it was given in it."""
+        predicted = np.full(len(self.user), np.nan)
+        known = np.isin(belief.channel.user, self.user)
+        predicted[np.searchsorted(self.user, belief.channel.user[known])] = belief.predicted_bps[known]
+        return Kpi(
+            k=k,
+            t_ns=truth.t_ns,
+            predicted_bps=predicted,
+            swaps=belief.swaps,
+            rebindings=belief.rebindings,
+            sensing_share=echo.plan.sensing_ns / echo.numerology.subframe_ns,
+            beams_set=sum(len(report.setpoint.slot) for _, report in reports),
+            beams_clipped=sum(report.clipped for _, report in reports),
+            beam_delay_us=max((report.effective_ns - report.accepted_ns for _, report in reports), default=0) * 1e-3,
+            doppler_block=doppler_block_product(down, echo.numerology.block_ns),
+            dropped_w=0.0 if echo.echo is None else echo.echo.dropped_w,
+            **self._service(blocks, echo.numerology),
+            **self._sensing(dwells, belief.detections, echo.receive_beam, echo.spec, echo.numerology),
+            **self._following(truth, belief),
+        )
+
+    def _service(self, blocks: Blocks, numerology: Numerology) -> dict[str, Any]:
+        """Rates, signal to noise and outage of the users; NaN for the absent."""
+        column = np.searchsorted(self.user, blocks.user)
+        rate, snr_db, loss_db = (np.full(len(self.user), np.nan) for _ in range(3))
+        served, outage = (np.zeros(len(self.user), np.int64) for _ in range(2))
+        block_rate = np.full((numerology.blocks, len(self.user)), np.nan)
+        block_rate[:, column] = blocks.rate_bps
+        rate[column] = blocks.rate_bps.sum(axis=0) * numerology.block_ns / numerology.subframe_ns
+        count = blocks.served.sum(axis=0)
+        served[column] = count
+        outage[column] = (blocks.served & (blocks.snr < self.outage_snr)).sum(axis=0)
+        mean = blocks.snr.sum(axis=0) / np.where(count, count, np.nan)
+        snr_db[column] = decibels(mean)
+        loss_db[column] = decibels(blocks.matched.sum(axis=0) / np.where(count, count, np.nan)) - snr_db[column]
+        return {
+            "user": self.user,
+            "rate_bps": rate,
+            "snr_db": snr_db,
+            "beam_loss_db": loss_db,
+            "served_blocks": served,
+            "outage_blocks": outage,
+            "block_rate_bps": block_rate,
+        }
+
+    def _sensing(
+        self,
+        dwells: Sequence[Dwell],
+        detections: Detections,
+        receive: BeamReport,
+        spec: FrontendSpec,
+        numerology: Numerology,
+    ) -> dict[str, Any]:
+        """Each mover's best-lit detection beside its bound; what was missed and what was made up."""
+        error, bound = np.full((len(self.entity), 4), np.nan), np.full((len(self.entity), 4), np.nan)
+        best_db = np.full(len(self.entity), np.nan)
+        false_alarms, nees = 0, []
+        lit, seen = np.zeros(len(self.entity), bool), np.zeros(len(self.entity), bool)
+        for d, dwell in enumerate(dwells):
+            if not len(dwell.paths.sink):
+                false_alarms += int((detections.dwell == d).sum())
+                continue
+            covariance, snr = dwell_bound(dwell, receive, spec, numerology)
+            truth, column = measured(dwell), np.searchsorted(self.entity, dwell.paths.sink)
+            lit[column] |= in_main_lobe(dwell, spec) & (snr > 100.0)
+            row = np.flatnonzero(detections.dwell == d)
+            apart = np.linalg.norm(
+                spot(detections.value[row])[:, None] - spot(truth)[None], axis=-1
+            )  # [detection, entity]
+            nearest = apart.argmin(axis=1) if row.size else np.zeros(0, np.int64)
+            near = apart[np.arange(row.size), nearest] < SAME_MOVER_M
+            false_alarms += int((~near).sum())
+            for i, j in zip(row[near], nearest[near], strict=True):
+                miss = detections.value[i] - truth[j]
+                nees.append(float(miss @ np.linalg.solve(detections.covariance[i], miss)))
+                seen[column[j]] = True
+                if not best_db[column[j]] >= decibels(snr[j]) or np.isnan(error[column[j], 0]):
+                    error[column[j]], bound[column[j]], best_db[column[j]] = (
+                        miss,
+                        np.sqrt(np.diagonal(covariance[j])),
+                        decibels(snr[j]),
+                    )
+            dark = np.isnan(best_db[column]) & np.isfinite(covariance).all(axis=(1, 2))
+            best_db[column[dark]] = decibels(snr[dark])
+            bound[column[dark]] = np.sqrt(np.diagonal(covariance[dark], axis1=1, axis2=2))
+        return {
+            "entity": self.entity,
+            "error": error,
+            "bound": bound,
+            "echo_snr_db": best_db,
+            "detections": len(detections.t_ns),
+            "false_alarms": false_alarms,
+            "lit": int(lit.sum()),
+            "missed": int((lit & ~seen).sum()),
+            "nees": float(np.mean(nees)) if nees else np.nan,
+        }
+
+    def _following(self, truth: Truth, belief: Belief) -> dict[str, Any]:
+        """Which track follows whom, how far off it is, and how far off it believes to be."""
+        tracks = belief.tracks
+        now = truth.position_m + truth.velocity_mps * (
+            (tracks.t_ns - truth.t_ns) * 1e-9
+        )  # a subframe's acceleration is under a tenth of a millimetre
+        tracked = np.full(len(self.entity), -1)
+        miss_m, sigma_m = np.full(len(self.entity), np.nan), np.full(len(self.entity), np.nan)
+        confirmed = np.flatnonzero(tracks.confirmed)
+        apart = np.linalg.norm(tracks.state[confirmed, None, :3] - now[None], axis=-1)
+        owner = np.full(confirmed.size, -1)
+        nees = []
+        for i, j in sorted(np.argwhere(apart < SAME_MOVER_M).tolist(), key=lambda pair: apart[pair[0], pair[1]]):
+            column = int(np.searchsorted(self.entity, truth.entity[j]))
+            if owner[i] >= 0 or tracked[column] >= 0:
+                continue
+            owner[i], tracked[column] = j, tracks.track[confirmed[i]]
+            off = tracks.state[confirmed[i], :3] - now[j]
+            spread = tracks.covariance[confirmed[i], :3, :3]
+            miss_m[column], sigma_m[column] = apart[i, j], np.sqrt(np.trace(spread))
+            nees.append(float(off @ np.linalg.solve(spread, off)))
+        bound = tracks.user[confirmed] >= 0
+        right = [owner[i] >= 0 and truth.entity[owner[i]] == tracks.user[confirmed[i]] for i in np.flatnonzero(bound)]
+        return {
+            "tracked": tracked,
+            "position_error_m": miss_m,
+            "track_sigma_m": sigma_m,
+            "tracks_confirmed": confirmed.size,
+            "tracks_tentative": int((~tracks.confirmed).sum()),
+            "tracks_false": int((apart.min(axis=1) >= SAME_MOVER_M).sum()) if len(now) else confirmed.size,
+            "track_nees": float(np.mean(nees)) if nees else np.nan,
+            "users_bound": int(bound.sum()),
+            "users_bound_right": int(sum(right)),
+        }
+
+
+def spot(value: Float[Array, "item 4"]) -> Float[Array, "item 3"]:
+    """Array-frame position of a measurement (uy, uz, range, velocity), in front of the array."""
+    ux = np.sqrt(np.maximum(0.0, 1.0 - value[:, 0] ** 2 - value[:, 1] ** 2))
+    return np.column_stack([ux, value[:, 0], value[:, 1]]) * value[:, 2:3]
+
+
+def decibels(ratio: Any) -> Any:
+    """Power ratio in dB; minus infinity for nothing, without a warning."""
+    with np.errstate(divide="ignore"):
+        return 10.0 * np.log10(ratio)

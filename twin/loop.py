@@ -1,0 +1,447 @@
+"""The subframe, in order: it reads as the table in docs/subframe.md does.
+
+Two edges: the machine (``frontend``) and the controller. Both may be simulated or real; nothing here can tell. One SimPy process a site,
+a few events a subframe, the block axis vectorised. A change within a subframe (a latch, a fault) splits the block axis by itself, because the
+machine answers for each block's own time; ``split`` materialises block events for whoever needs them, with the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hal.array import AntennaArray, element_amplitude
+from hal.errors import Misuse
+from hal.frontend import Beam, BeamReport, Drive, Emission, Frontend, HalfSpec, Listen, Reception
+from hal.medium import Paths, beam_gains, wideband
+from hal.record import Array, Complex, Float, Int
+from twin.channel import Channel
+from twin.control import Controller
+from twin.engine import Engine
+from twin.kpi import Blocks, Dwell, Kpi, Scorer, bound_detections, no_blocks, with_served
+from twin.physics.draws import Draws
+from twin.records import (
+    BasebandCommand,
+    BeamsCommand,
+    EchoObservation,
+    Numerology,
+    PilotObservation,
+    Plan,
+    Truth,
+)
+from twin.waveforms import Waveform
+from twin.world import World
+
+__all__ = ["Air", "Site", "play"]
+
+
+@dataclass(frozen=True)
+class Air:
+    """What surrounds the site: movers, propagation, chance, and the frame structure all agree on."""
+
+    world: World
+    channel: Channel
+    draws: Draws
+    numerology: Numerology
+    waveform: Waveform
+    sensing_fidelity: str  # "echo": samples through the estimator; "bound": errors drawn from the Cramer-Rao bound
+
+
+@dataclass
+class Site:
+    """One base station: its machine, its controller, and what is in force now."""
+
+    name: str
+    frontend: Frontend
+    controller: Controller
+    plan: Plan
+    power_w: Float[Array, "slot subcarrier"]  # of the data blocks, as the baseband last set it
+    digital: Complex[Array, "slot chain stream"]
+    transmit: BeamReport  # the whole memory, as last reported
+    receive: BeamReport
+
+
+@dataclass(frozen=True)
+class Subframe:
+    """What one subframe was, for whoever watches: all records, nothing computed."""
+
+    k: int
+    t_ns: int
+    truth: Truth
+    dwells: list[Dwell]
+    echo: EchoObservation
+    plan: Plan
+    reports: list[tuple[str, BeamReport]]  # halves that were given beams, and what the machine said of them
+    kpi: Kpi
+
+
+def play(
+    engine: Engine,
+    air: Air,
+    site: Site,
+    scorer: Scorer,
+    subframes: int,
+    watch: Callable[[Subframe, Site], None],
+    split: bool = False,
+) -> Generator[Any, Any, None]:
+    """The site's process: ``subframes`` subframes, each sense -> steer -> latch -> pilots -> precode -> serve -> score -> publish."""
+    numerology, stage = air.numerology, engine.ledger.stage
+    for k in range(subframes):
+        start, plan = k * numerology.subframe_ns, site.plan
+        with stage("world"):
+            truth, users, down, up, block_ns = surroundings(air, site, start)
+
+        yield engine.until(start + plan.sensing_ns)
+        with stage("echo"):
+            dwells, heard = sense(air, site, plan, start)
+            echo = observed_echo(air, site, k, start, users, dwells, heard)
+        with stage("steer"):
+            command = site.controller.steer(echo)
+        with stage("set_beam"):
+            reports = latch(site, command.beams, engine.now)
+
+        blocks, pilots, baseband = no_blocks(numerology, users), None, None
+        for first, last in segments(numerology.blocks, split):
+            yield engine.until(start + last * numerology.block_ns)
+            with stage("pilots"):
+                heard_before, pilots = (
+                    pilots,
+                    observed_pilots(air, site, k, start, users, up, block_ns, first, last, pilots),
+                )
+            if pilots is not None and pilots is not heard_before:
+                with stage("precode"):
+                    baseband = site.controller.precode(pilots).baseband
+            with stage("blocks"):
+                blocks = serve(site, numerology, plan, baseband, users, down, block_ns, first, last, blocks)
+        keep(site, baseband)
+
+        yield engine.until(start + numerology.subframe_ns)
+        with stage("kpi"):
+            kpi = scorer.score(k, truth, dwells, echo, site.controller.belief, reports, blocks, down)
+        with stage("publish"):
+            watch(Subframe(k, start, truth, dwells, echo, plan, reports, kpi), site)
+        if command.plan is not None:
+            site.plan = command.plan
+        engine.pace(start + numerology.subframe_ns)
+
+
+def surroundings(
+    air: Air, site: Site, start: int
+) -> tuple[Truth, Int[Array, " user"], Paths, Paths, Int[Array, " block"]]:
+    """Who is where, and the paths to and from the users with a gain a block."""
+    numerology, spec = air.numerology, site.frontend.spec
+    truth = air.world.at(start)
+    block_ns = start + numerology.block_ns * np.arange(numerology.blocks)
+    down = air.channel.down(truth, spec.transmit.array, block_ns, numerology.carrier_hz, air.draws)
+    up = air.channel.up(truth, spec.receive.array, block_ns, numerology.carrier_hz, air.draws)
+    return truth, truth.entity[truth.is_user], down, up, block_ns
+
+
+def segments(blocks: int, split: bool) -> list[tuple[int, int]]:
+    """Ranges of blocks evaluated together: all of them, or one by one."""
+    return [(b, b + 1) for b in range(blocks)] if split else [(0, blocks)]
+
+
+def sense(air: Air, site: Site, plan: Plan, start: int) -> tuple[list[Dwell], list[Reception]]:
+    """The sensing phase: each dwell's frames leave through one transmit slot, meet every mover, and come back through a receive slot."""
+    numerology, frontend = air.numerology, site.frontend
+    frames = numerology.frames_per_dwell
+    dwells: list[Dwell] = []
+    heard: list[Reception] = []
+    for d, (send, hear) in enumerate(zip(plan.dwell_transmit_slot, plan.dwell_receive_slot, strict=True)):
+        event_ns = start + numerology.prefix_ns + numerology.frame_ns * (d * frames + np.arange(frames))
+        centre_ns = int(
+            event_ns.sum() // frames
+            + round(numerology.delay_bins * numerology.doppler_bins / numerology.sample_rate_hz * 0.5e9)
+        )
+        truth = air.world.at(centre_ns)
+        paths = air.channel.echo(
+            truth,
+            frontend.spec.transmit.array,
+            frontend.spec.receive.array,
+            event_ns[:1],
+            numerology.carrier_hz,
+            air.draws,
+        )
+        emission = frontend.emit(sounding(air, site, event_ns, int(send)))
+        listen = Listen(t_ns=event_ns, slot=np.full(frames, hear), bandwidth_hz=numerology.sample_rate_hz)
+        heard.append(frontend.receive([(emission, paths)], listen))
+        dwells.append(Dwell(truth=truth, paths=paths, emission=emission, listen=listen, noise_w=heard[-1].noise_w))
+    return dwells, heard
+
+
+def sounding(air: Air, site: Site, event_ns: Int[Array, " event"], slot: int) -> Drive:
+    """Sensing frames from one slot: QPSK on the delay-Doppler grid, known to the monostatic receiver, full power."""
+    numerology, frames = air.numerology, len(event_ns)
+    streams = site.digital.shape[-1]
+    cells = numerology.delay_bins * numerology.doppler_bins
+    words = air.draws.words(f"{site.name}.symbols", np.arange(streams)[None, :], event_ns[:, None], (cells + 15) // 16)
+    bits = (words[..., :, None] >> (2 * np.arange(16, dtype=np.uint32))) & 3
+    symbol = np.exp(0.25j * np.pi * (2 * np.arange(4) + 1))[bits.reshape(frames, streams, -1)[..., :cells]]
+    samples = air.waveform.modulate(
+        symbol.reshape(frames, streams, numerology.delay_bins, numerology.doppler_bins), numerology
+    )
+    return Drive(
+        t_ns=event_ns,
+        slot=np.full(frames, slot),
+        frequency_hz=np.array([numerology.carrier_hz]),
+        power_w=np.full((frames, 1), site.frontend.spec.transmit_power_w),
+        digital=np.broadcast_to(site.digital[slot], (frames, *site.digital.shape[1:])),
+        samples=samples,
+        sample_rate_hz=numerology.sample_rate_hz,
+        roll_off=numerology.roll_off,
+    )
+
+
+def observed_echo(
+    air: Air, site: Site, k: int, start: int, users: Int[Array, " user"], dwells: list[Dwell], heard: list[Reception]
+) -> EchoObservation:
+    """What the controller gets to see of the sensing phase: samples, or detections where the fidelity is ``bound``."""
+    drives, listens = [d.emission.drive for d in dwells], [d.listen for d in dwells]
+    whole = EchoObservation(
+        k=k,
+        t_ns=start,
+        spec=site.frontend.spec,
+        numerology=air.numerology,
+        plan=site.plan,
+        user=users,
+        drive=joined(drives, "t_ns", "slot", "power_w", "digital", "samples"),
+        listen=joined(listens, "t_ns", "slot"),
+        echo=joined(heard, "t_ns", "slot", "samples", "overload"),
+        detections=None,
+        transmit_beam=site.transmit,
+        receive_beam=site.receive,
+    )
+    if air.sensing_fidelity == "echo":
+        return whole
+    return replace(
+        whole,
+        echo=None,
+        detections=bound_detections(dwells, site.receive, site.frontend.spec, air.numerology, air.draws),
+    )
+
+
+def observed_pilots(
+    air: Air,
+    site: Site,
+    k: int,
+    start: int,
+    users: Int[Array, " user"],
+    up: Paths,
+    block_ns: Int[Array, " block"],
+    first: int,
+    last: int,
+    before: PilotObservation | None,
+) -> PilotObservation | None:
+    """All pilots up to block ``last``: orthogonal among users, coherent over the pilot's length, y = W^H h sqrt(p) + n."""
+    numerology, plan = air.numerology, site.plan
+    update = np.flatnonzero((plan.update_block >= first) & (plan.update_block < last))
+    if not update.size or not users.size:
+        return before
+    event_ns = np.repeat(block_ns[plan.update_block[update]], len(users))
+    subcarriers = len(numerology.subcarrier_hz)
+    alone = np.zeros(event_ns.size, dtype=np.int64)
+    drive = Drive(
+        t_ns=event_ns,
+        slot=alone,
+        frequency_hz=numerology.subcarrier_hz,
+        power_w=np.full((event_ns.size, subcarriers), numerology.pilot_power_w / subcarriers),
+        digital=np.ones((event_ns.size, 1, 1), dtype=np.complex128),
+    )
+    one_antenna = np.ones((1, subcarriers, 1, 1), dtype=np.complex128)
+    emission = Emission(source=np.tile(users, update.size), drive=drive, row=alone, response=one_antenna)
+    slot = plan.pilot_receive_slot[update][:, np.searchsorted(plan.user, users).clip(0, len(plan.user) - 1)]
+    heard = site.frontend.receive(
+        [(emission, up)], Listen(t_ns=event_ns, slot=slot.ravel(), bandwidth_hz=1e9 / numerology.pilot_ns)
+    )
+    pilot = heard.samples.reshape(update.size, users.size, *heard.samples.shape[1:])
+    return PilotObservation(
+        k=k,
+        t_ns=start,
+        spec=site.frontend.spec,
+        numerology=numerology,
+        plan=plan,
+        update_ns=block_ns[plan.update_block[: update[-1] + 1]],
+        user=users,
+        pilot=pilot if before is None else np.concatenate([before.pilot, pilot]),
+        noise_w=heard.noise_w,
+        transmit_beam=site.transmit,
+        receive_beam=site.receive,
+    )
+
+
+def opened(name: str, frontend: Frontend, controller: Controller, numerology: Numerology) -> Site:
+    """A site before its first subframe: the controller's first beams were loaded a subframe ago and are in force."""
+    spec = frontend.spec
+    command = controller.first()
+    if command.plan is None or command.beams is None:
+        raise Misuse(f"controller of site {name}: gave no plan or no beams to start with")
+    nothing = {half: unloaded(half, getattr(spec, half)) for half in ("transmit", "receive")}
+    chains, slots = len(spec.transmit.network.wired), spec.transmit.memory_slots
+    subcarriers = len(numerology.subcarrier_hz)
+    site = Site(
+        name=name,
+        frontend=frontend,
+        controller=controller,
+        plan=command.plan,
+        power_w=np.full((slots, subcarriers), spec.transmit_power_w / subcarriers),
+        digital=np.broadcast_to(one_stream(spec.transmit.network.wired), (slots, chains, 1)).copy(),
+        transmit=nothing["transmit"],
+        receive=nothing["receive"],
+    )
+    latch(site, command.beams, -numerology.subframe_ns)
+    return site
+
+
+def unloaded(half: str, spec: HalfSpec) -> BeamReport:
+    """The report of a beam memory without a row."""
+    chains, elements = spec.network.wired.shape
+    settings = np.zeros((0, chains, elements))
+    empty = Beam(
+        half=half,
+        slot=np.zeros(0, np.int64),
+        delay_s=np.zeros((0, chains, spec.network.lines)),
+        phase_rad=settings,
+        amplitude=settings,
+    )
+    return BeamReport(setpoint=empty, readback=empty, accepted_ns=0, effective_ns=0, clipped=0, uncertainty_ns=0)
+
+
+def one_stream(wired: Bool[Array, "chain element"]) -> Complex[Array, "chain 1"]:
+    """Baseband weights of one stream that keep the radiated power: equal on chains of disjoint elements, the first of chains that share them."""
+    shared = (wired.sum(axis=0) > 1).any()
+    weights = np.zeros((len(wired), 1), dtype=np.complex128)
+    weights[: 1 if shared else len(wired)] = 1.0 if shared else len(wired) ** -0.5
+    return weights
+
+
+def latch(site: Site, beams: BeamsCommand | None, at_ns: int) -> list[tuple[str, BeamReport]]:
+    """Hand both halves' rows to the machine, and keep what it says it took."""
+    reports = []
+    for half in ("transmit", "receive"):
+        if beams is None or not len(getattr(beams, f"{half}_slot")):
+            continue
+        slot, delay_s, phase_rad, amplitude = (
+            getattr(beams, f"{half}_{name}") for name in ("slot", "delay_s", "phase_rad", "amplitude")
+        )
+        report = site.frontend.set_beam(
+            Beam(half=half, slot=slot, delay_s=delay_s, phase_rad=phase_rad, amplitude=amplitude), at_ns
+        )
+        setattr(site, half, merged(getattr(site, half), report))
+        reports.append((half, report))
+    return reports
+
+
+def serve(
+    site: Site,
+    numerology: Numerology,
+    plan: Plan,
+    baseband: BasebandCommand | None,
+    users: Int[Array, " user"],
+    down: Paths,
+    block_ns: Int[Array, " block"],
+    first: int,
+    last: int,
+    blocks: Blocks,
+) -> Blocks:
+    """The data blocks ``first .. last-1``: the drawn channel through the beam really in force, a row for each block with a served user."""
+    block = np.arange(max(first, plan.sensing_blocks), last)
+    block = block[(plan.slot[block] >= 0) & plan.served[block].any(axis=1)]
+    if not block.size or not len(users):
+        return blocks
+    update = (
+        np.searchsorted(plan.update_block, block, side="right") - 1
+    )  # the pilots a block's baseband rests on; -1: last subframe's
+    power, digital = site.power_w[plan.slot[block]].copy(), site.digital[plan.slot[block]].copy()
+    if baseband is not None:
+        where = np.searchsorted(baseband.slot, plan.slot[block])
+        known = (
+            (update >= 0)
+            & (where < len(baseband.slot))
+            & (baseband.slot[np.minimum(where, len(baseband.slot) - 1)] == plan.slot[block])
+        )
+        power[known] = baseband.power_w[update[known], where[known]]
+        digital[known] = baseband.digital[update[known], where[known]]
+    drive = Drive(
+        t_ns=block_ns[block],
+        slot=plan.slot[block],
+        frequency_hz=numerology.subcarrier_hz,
+        power_w=power,
+        digital=digital,
+    )
+    emission = site.frontend.emit(drive)
+    column = np.flatnonzero(np.isin(plan.user, users))
+    event, who = np.nonzero(plan.served[block][:, column])
+    sink = plan.user[column][who]
+    array = site.frontend.spec.transmit.array
+    gains = beam_gains(down, array, emission.response, numerology.subcarrier_hz, end="departure")
+    channel = wideband(
+        down, gains, numerology.subcarrier_hz, emission.row[event], block[event], sink
+    )  # [event, subcarrier, chain]
+    return with_served(
+        blocks,
+        block=block[event],
+        column=np.searchsorted(users, sink),
+        channel=channel,
+        digital=digital[event],
+        power_w=power[event],
+        matched_gain=matched_gain(down, array, block[event], sink),
+        data_share=np.where(
+            np.isin(block[event], plan.update_block), 1.0 - numerology.pilot_ns / numerology.block_ns, 1.0
+        ),
+        spacing_hz=numerology.subcarrier_spacing_hz,
+        noise_w=numerology.user_noise_w,
+    )
+
+
+def matched_gain(
+    down: Paths, array: AntennaArray, block: Int[Array, " event"], sink: Int[Array, " event"]
+) -> Float[Array, " event"]:
+    """Power gain a beam matched to every path of a user would have: elements x element pattern x the sum of path powers."""
+    pattern = element_amplitude(array, down.departure_m / np.linalg.norm(down.departure_m, axis=1, keepdims=True))
+    power = (np.abs(down.gain) * pattern) ** 2
+    first = np.searchsorted(down.sink, sink), np.searchsorted(down.sink, sink, side="right")
+    return len(array.position_m) * np.array([power[b, i:j].sum() for b, i, j in zip(block, *first, strict=True)])
+
+
+def keep(site: Site, baseband: BasebandCommand | None) -> None:
+    """The last update's baseband stays in force until the next subframe's first pilots."""
+    if baseband is not None:
+        site.power_w[baseband.slot] = baseband.power_w[-1]
+        site.digital[baseband.slot] = baseband.digital[-1]
+
+
+def merged(old: BeamReport, new: BeamReport) -> BeamReport:
+    """The whole memory as the machine last reported it: the rows of ``new`` over those of ``old``."""
+    return replace(
+        new,
+        setpoint=overlaid(old.setpoint, new.setpoint),
+        readback=overlaid(old.readback, new.readback)
+        if old.readback is not None and new.readback is not None
+        else new.readback,
+    )
+
+
+def overlaid(old: Beam, new: Beam) -> Beam:
+    """Rows of ``new`` replace those of ``old`` with the same slot; slots ascend."""
+    rest = ~np.isin(old.slot, new.slot)
+    slot = np.concatenate([old.slot[rest], new.slot])
+    order = np.argsort(slot, kind="stable")
+    both = {
+        name: np.concatenate([getattr(old, name)[rest], getattr(new, name)])[order]
+        for name in ("delay_s", "phase_rad", "amplitude")
+    }
+    return Beam(half=new.half, slot=slot[order], **both)
+
+
+def joined(records: list[Any], *names: str) -> Any:
+    """Records of one kind as one, event after event along the named fields; None for none."""
+    if not records:
+        return None
+    columns = {name: [getattr(r, name) for r in records] for name in names}
+    return replace(
+        records[0], **{name: None if column[0] is None else np.concatenate(column) for name, column in columns.items()}
+    )

@@ -1,0 +1,78 @@
+"""Bits a link carries: from a channel, a power and a noise to a rate, in NumPy or torch alike."""
+
+from __future__ import annotations
+
+from math import log
+from typing import Any
+
+from array_api_compat import array_namespace
+
+__all__ = ["matched_filter_rate_bps", "rate_bps", "snr", "spectral_efficiency"]
+
+Numbers = Any  # an array of any library, or a float
+
+
+def snr(channel: Numbers, power_w: Numbers, noise_w: Numbers) -> Numbers:
+    """Signal-to-noise ratio of each subcarrier, ``|h|^2 p / sigma^2`` (a ratio, not decibels).
+
+    Args:
+        channel: h ``[..., subcarrier]``, the field ratio from the transmitted stream to the receiver, beams included.
+        power_w: p ``[..., subcarrier]``, transmitted on each subcarrier.
+        noise_w: sigma^2, noise power in one subcarrier; broadcasts.
+    """
+    return _power(channel) * (power_w / noise_w)
+
+
+def spectral_efficiency(channel: Numbers, power_w: Numbers, noise_w: Numbers) -> Numbers:
+    """Mean over subcarriers of ``log2(1 + |h|^2 p / sigma^2)``, in bit/s/Hz, shape ``[...]``.
+
+    Arguments as ``snr``. Gaussian symbols, perfect channel knowledge at the receiver, no interference, no pilots or prefix.
+    """
+    return _mean(_bits(snr(channel, power_w, noise_w)))
+
+
+def rate_bps(channel: Numbers, power_w: Numbers, noise_w: Numbers, spacing_hz: float) -> Numbers:
+    """Sum over subcarriers of ``spacing log2(1 + |h|^2 p / sigma^2)``, in bit/s, shape ``[...]``.
+
+    Arguments as ``snr``, and the subcarriers' spacing. What is left out is as in ``spectral_efficiency``.
+
+    Source: Shannon, Bell Syst. Tech. J. 27 (1948), theorem 17, on parallel subcarriers.
+    """
+    return spacing_hz * _sum(_bits(snr(channel, power_w, noise_w)))
+
+
+def matched_filter_rate_bps(channel: Numbers, power_w: Numbers, noise_w: Numbers, spacing_hz: float) -> Numbers:
+    """The rate no beam of unit norm exceeds: each subcarrier's beam matched to its own channel, ``|h| -> ||h||``.
+
+    Args:
+        channel: h ``[..., subcarrier, element]``, from each element to the receiver.
+        power_w: p ``[..., subcarrier]``.
+        noise_w: sigma^2, noise power in one subcarrier; broadcasts.
+        spacing_hz: between subcarriers.
+
+    Bounds every network of phase shifters and delay lines with this power on each subcarrier (Cauchy-Schwarz); spreading the
+    power otherwise (water-filling) may beat it. Returns bit/s, shape ``[...]``.
+    """
+    xp = array_namespace(channel)
+    gain = xp.sum(_power(channel), axis=-1)
+    return spacing_hz * _sum(_bits(gain * (power_w / noise_w)))
+
+
+def _power(channel: Numbers) -> Numbers:
+    # not abs(): its gradient has no value at zero
+    xp = array_namespace(channel)
+    if xp.isdtype(channel.dtype, "complex floating"):
+        return xp.real(channel) ** 2 + xp.imag(channel) ** 2
+    return channel**2
+
+
+def _bits(ratio: Numbers) -> Numbers:
+    return array_namespace(ratio).log1p(ratio) / log(2.0)
+
+
+def _sum(bits: Numbers) -> Numbers:
+    return array_namespace(bits).sum(bits, axis=-1)
+
+
+def _mean(bits: Numbers) -> Numbers:
+    return array_namespace(bits).mean(bits, axis=-1)

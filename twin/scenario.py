@@ -1,0 +1,362 @@
+"""A scenario: one story for the twin, from a YAML file to a tree of frozen dataclasses, and what follows from it at once.
+
+Every field is defined here once: its name with the SI unit, its unit in the file (``In``), its bounds, its default. ``twin.fields``
+derives the file's keys and checks from that, so that nothing is written twice; components bring their own fields the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
+from math import ceil, inf
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+from typing import Annotated, Any, Literal
+
+import numpy as np
+
+from hal import memory
+from hal.array import Ula, Upa, rotation_from
+from hal.check import Family, Ge, Gt, In, Le, MinLen
+from hal.frontend import FrontendSpec, HalfSpec
+from hal.network import Network
+from twin.assembly import gather, plain
+from twin.channel import Channel
+from twin.document import Document, Problem, ScenarioError, parse, read, written
+from twin.engine import Pacing
+from twin.estimation import Estimator
+from twin.fields import columns
+from twin.mobility import Mobility
+from twin.planning import Planner
+from twin.precoding import Precoder
+from twin.records import Numerology
+from twin.registry import make
+from twin.sensing import Detector
+from twin.tracking import Tracker
+from twin.waveforms import Waveform
+
+__all__ = [
+    "Bus",
+    "Communication",
+    "Control",
+    "Fault",
+    "Mover",
+    "Pilots",
+    "Problem",
+    "Receive",
+    "Recording",
+    "Scenario",
+    "ScenarioError",
+    "Sensing",
+    "Site",
+    "Subframe",
+    "Timing",
+    "Transmit",
+    "dump",
+    "frame_ns",
+    "frontend_spec",
+    "half_spec",
+    "load",
+    "loads",
+    "numerology",
+    "schema",
+]
+
+BOLTZMANN_JPK = 1.380649e-23
+NOISE_KELVIN = 290.0  # docs/conventions.md
+
+
+@dataclass(frozen=True)
+class Subframe:
+    """The frame structure: a period of equal blocks; what is left at its end is a silent guard."""
+
+    period_ns: Annotated[int, In("ms"), Gt(0)] = 5_000_000
+    blocks: Annotated[int, Ge(2)] = 35  # sensing dwells first, then data
+    block_ns: Annotated[int, In("us"), Gt(0)] = 140_000  # the channel is drawn anew for each
+
+
+@dataclass(frozen=True)
+class Communication:
+    """The data band and its users' receivers."""
+
+    bandwidth_hz: Annotated[float, In("ghz"), Gt(0)] = 8e9
+    subcarriers: Annotated[int, Ge(1)] = 32  # on which channel and rate are evaluated
+    fidelity: Literal["abstract", "waveform"] = "abstract"  # rate formula, or bits through modem and channel
+    noise_figure_db: Annotated[float, Ge(0)] = 10.0  # of a user's receiver
+
+
+@dataclass(frozen=True)
+class Sensing:
+    """The sensing waveform, its frames and dwells, and the detector."""
+
+    fidelity: Literal["echo", "bound"] = "echo"  # samples through the detector, or errors drawn from the CRB
+    waveform: Annotated[Waveform, Family("twin.waveforms")] = field(
+        default_factory=partial(make, "twin.waveforms", "oddm")
+    )
+    detector: Annotated[Detector, Family("twin.sensing")] = field(default_factory=partial(make, "twin.sensing", "glrt"))
+    delay_bins: Annotated[int, Ge(2)] = 64
+    doppler_bins: Annotated[int, Ge(2)] = 16
+    spacing_hz: Annotated[float, In("khz"), Gt(0)] = 1e6  # bandwidth is delay_bins times this
+    roll_off: Annotated[float, Ge(0), Le(1)] = 0.1  # of the square-root raised cosine
+    pulse_span: Annotated[int, Ge(1)] = 10  # its support, in samples each side
+    prefix_ns: Annotated[int, In("us"), Ge(0)] = 1_000  # cyclic prefix of a frame: as long as the farthest echo is late
+    suffix_ns: Annotated[int, In("us"), Ge(0)] = 500  # cyclic suffix: as long as the pulse's tail
+    frames_per_dwell: Annotated[int, Ge(1)] = 16  # through one beam, coherent
+    dwells: Annotated[int, Ge(1)] = 2  # a subframe, back to back from its start
+    range_m: Annotated[float, Gt(0)] = 140.0  # farthest target of interest
+
+
+@dataclass(frozen=True)
+class Pilots:
+    """What users send in the blocks that open with pilots; how often is the planner's choice."""
+
+    duration_ns: Annotated[int, In("us"), Gt(0)] = 9_000  # guard included
+    power_w: Annotated[float, In("dbm")] = 10**2.3 * 1e-3  # 23 dBm: total over the band, a user
+
+
+@dataclass(frozen=True)
+class Transmit:
+    """The sending half: elements and what feeds them."""
+
+    array: Upa | Ula = field(default_factory=Upa)
+    network: Network = field(default_factory=lambda: Network(chains=1, delay_lines=(8, 8)))
+    memory_slots: Annotated[int, Ge(1)] = 64  # rows of beam memory
+
+
+@dataclass(frozen=True)
+class Receive:
+    """The receiving half."""
+
+    array: Upa | Ula = field(default_factory=Upa)
+    network: Network = field(default_factory=lambda: Network(chains=4))
+    memory_slots: Annotated[int, Ge(1)] = 64
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long the machine takes to do as it is told."""
+
+    command_latency_ns: Annotated[int, In("us"), Ge(0)] = 50_000  # from the call to the start of loading
+    bus_ns_per_element: Annotated[int, Ge(0)] = 10  # loading one element's setting
+    settling_ns: Annotated[int, In("us"), Ge(0)] = 1_000  # from the latch to a beam that may be used
+    select_ns: Annotated[int, Ge(0)] = 100  # switching to another loaded slot
+
+
+@dataclass(frozen=True)
+class Control:
+    """The built-in controller's parts: perceive, then act."""
+
+    tracking: Annotated[Tracker, Family("twin.tracking")] = field(default_factory=partial(make, "twin.tracking", "ekf"))
+    estimation: Annotated[Estimator, Family("twin.estimation")] = field(
+        default_factory=partial(make, "twin.estimation", "kalman")
+    )
+    planning: Annotated[Planner, Family("twin.planning")] = field(
+        default_factory=partial(make, "twin.planning", "fixed")
+    )
+    precoding: Annotated[Precoder, Family("twin.precoding")] = field(
+        default_factory=partial(make, "twin.precoding", "delay_phase")
+    )
+
+
+@dataclass(frozen=True)
+class Site:
+    """A base station: where it stands, its machine, and who controls it."""
+
+    position_m: tuple[float, float, float] = (0.0, 0.0, 10.0)  # phase centre of both halves; east, north, up
+    yaw_rad: Annotated[float, In("deg")] = 0.0  # boresight, from east towards north
+    downtilt_rad: Annotated[float, In("deg")] = 0.0  # boresight, below the horizon
+    transmit: Transmit = field(default_factory=Transmit)
+    receive: Receive = field(default_factory=Receive)
+    power_w: Annotated[float, In("dbm")] = 1.0  # radiated at full drive
+    noise_figure_db: Annotated[float, Ge(0)] = 10.0
+    isolation_db: Annotated[float, Gt(0)] = inf  # transmit to receive; inf: no leakage modelled
+    timing: Timing = field(default_factory=Timing)
+    device: Annotated[Any, Family("hal.devices")] = field(default_factory=partial(make, "hal.devices", "sim"))
+    control: Control = field(default_factory=Control)
+
+
+@dataclass(frozen=True)
+class Mover:
+    """One mover, or all movers of a law that moves several (their names are then ``name/inner``)."""
+
+    name: Annotated[str, MinLen(1)]
+    mobility: Annotated[Mobility, Family("twin.mobility")]
+    rcs_m2: Annotated[float, In("m2"), In("dbsm")] = 10.0  # radar cross-section: users reflect too
+
+
+@dataclass(frozen=True)
+class Bus:
+    """Where the run is published."""
+
+    state: str = "none"  # ZeroMQ endpoint, e.g. tcp://127.0.0.1:5555; none: not published
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a run directory keeps."""
+
+    limit_mb: Annotated[float, Gt(0)] = 2000.0  # the recording stops growing here, and says so
+    echoes: bool = False  # echo samples as well: about 1 MB a subframe
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that breaks at a set time, so that a run shows what happens then."""
+
+    kind: Literal["dead_element", "stuck_phase", "stuck_delay", "chain_off", "lost_command"]
+    at_ns: Annotated[int, In("ms"), Ge(0)]
+    until_ns: Annotated[int, In("ms"), Ge(0)] | None = None  # mended then; nothing: for good
+    site: str | None = None  # nothing: the only one
+    half: Literal["transmit", "receive"] = "transmit"
+    elements: tuple[Annotated[int, Ge(0)], ...] = (0,)  # of dead_element and stuck_phase
+    chain: Annotated[int, Ge(0)] = 0
+    line: Annotated[int, Ge(0)] = 0  # of stuck_delay
+    phase_rad: Annotated[float, In("deg")] = 0.0  # at which stuck_phase stays
+    delay_s: Annotated[float, In("ps"), Ge(0)] = 0.0  # at which stuck_delay stays
+
+    def broken(self) -> tuple[memory.Fault, ...]:
+        """What the machine is told, one an element where elements break."""
+        value = {"stuck_phase": self.phase_rad, "stuck_delay": self.delay_s}.get(self.kind, 0.0)
+        elements = self.elements if self.kind in ("dead_element", "stuck_phase") else (0,)
+        return tuple(memory.Fault(self.kind, self.half, n, self.chain, self.line, value) for n in elements)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Everything a run depends on, but the code."""
+
+    sites: dict[str, Site]
+    title: str = ""
+    description: str = ""
+    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
+    duration_ns: Annotated[int, In("s"), Gt(0)] = 1_000_000_000
+    clock: Pacing = field(default_factory=Pacing)
+    carrier_hz: Annotated[float, In("ghz"), Gt(0)] = 100e9
+    subframe: Subframe = field(default_factory=Subframe)
+    communication: Communication = field(default_factory=Communication)
+    sensing: Sensing = field(default_factory=Sensing)
+    pilots: Pilots = field(default_factory=Pilots)
+    channel: Annotated[Channel, Family("twin.channel")] = field(default_factory=partial(make, "twin.channel", "rician"))
+    users: tuple[Mover, ...] = ()
+    targets: tuple[Mover, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    bus: Bus = field(default_factory=Bus)
+    record: Recording = field(default_factory=Recording)
+
+    @property
+    def subframes(self) -> int:
+        """How many subframes the run has."""
+        return self.duration_ns // self.subframe.period_ns
+
+
+def load(file: str | Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> Scenario:
+    """The scenario in a file, with some values replaced first: ``{"sensing.dwells": 1}``; text is read as YAML.
+
+    Raises:
+        ScenarioError: all that is wrong with it, each with file, line and column (or its ``--set``).
+    """
+    return _scenario(read(file, overrides))
+
+
+def loads(text: str, name: str = "<text>", overrides: Mapping[str, Any] = MappingProxyType({})) -> Scenario:
+    """The scenario in a text; see ``load``. Files it names are looked for from where ``name`` is."""
+    return _scenario(parse(text, name, overrides))
+
+
+def dump(scenario: Scenario) -> str:
+    """The scenario as run, as YAML: every default filled in, in file units; ``loads`` of it is an equal scenario."""
+    return written(plain(scenario))
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of scenario files: keys in file units, components as choices of ``kind``. Imports every component."""
+    from twin.schema import json_schema  # pays for importing every component there is
+
+    return json_schema(Scenario)
+
+
+def frame_ns(sensing: Sensing) -> int:
+    """Length of a sensing frame, ``N / spacing + prefix + suffix``, rounded up to whole nanoseconds.
+
+    N the Doppler bins. Sampling itself is not rounded: what is added is silence before the next prefix, below 1 ns.
+    """
+    exact = Fraction(sensing.doppler_bins) / Fraction(sensing.spacing_hz) * 10**9
+    return ceil(exact) + sensing.prefix_ns + sensing.suffix_ns
+
+
+def numerology(scenario: Scenario) -> Numerology:
+    """The frame structure and the bands that every stage of the loop may know."""
+    data, sensing = scenario.communication, scenario.sensing
+    spacing_hz = data.bandwidth_hz / data.subcarriers
+    offset = np.arange(data.subcarriers) - (data.subcarriers - 1) / 2
+    return Numerology(
+        carrier_hz=scenario.carrier_hz,
+        subframe_ns=scenario.subframe.period_ns,
+        blocks=scenario.subframe.blocks,
+        block_ns=scenario.subframe.block_ns,
+        subcarrier_hz=scenario.carrier_hz + spacing_hz * offset,
+        subcarrier_spacing_hz=spacing_hz,
+        delay_bins=sensing.delay_bins,
+        doppler_bins=sensing.doppler_bins,
+        sample_rate_hz=sensing.delay_bins * sensing.spacing_hz,
+        roll_off=sensing.roll_off,
+        pulse_span=sensing.pulse_span,
+        prefix_ns=sensing.prefix_ns,
+        frame_ns=frame_ns(sensing),
+        frames_per_dwell=sensing.frames_per_dwell,
+        pilot_ns=scenario.pilots.duration_ns,
+        pilot_power_w=scenario.pilots.power_w,
+        user_noise_w=BOLTZMANN_JPK * NOISE_KELVIN * 10 ** (data.noise_figure_db / 10) * spacing_hz,
+    )
+
+
+def frontend_spec(scenario: Scenario, name: str) -> FrontendSpec:
+    """The nameplate of the front end of the site called ``name``.
+
+    Raises:
+        Misuse: array and network do not fit together.
+    """
+    site = scenario.sites[name]
+    return FrontendSpec(
+        name=name,
+        carrier_hz=scenario.carrier_hz,
+        transmit=half_spec(site, site.transmit, scenario.carrier_hz),
+        receive=half_spec(site, site.receive, scenario.carrier_hz),
+        transmit_power_w=site.power_w,
+        noise_figure_db=site.noise_figure_db,
+        isolation_db=site.isolation_db,
+        command_latency_ns=site.timing.command_latency_ns,
+        bus_ns_per_element=site.timing.bus_ns_per_element,
+        settling_ns=site.timing.settling_ns,
+        select_ns=site.timing.select_ns,
+        simulated=True,
+    )
+
+
+def half_spec(site: Site, half: Transmit | Receive, carrier_hz: float) -> HalfSpec:
+    """One half of a site's front end; Misuse where array and network do not fit together."""
+    rotation = rotation_from(site.yaw_rad, site.downtilt_rad)
+    array = half.array.build(carrier_hz, np.array(site.position_m), rotation)
+    return HalfSpec(array=array, network=half.network.build(array.columns, array.rows), memory_slots=half.memory_slots)
+
+
+def _scenario(document: Document) -> Scenario:
+    from twin.rules import RULES  # rules are about this module's classes
+
+    given = gather(Scenario, document.value, (), document)
+    draft = SimpleNamespace(**given)
+    for column in columns(Scenario):
+        if not hasattr(draft, column.name) and not column.required:
+            entry = Scenario.__dataclass_fields__[column.name]
+            made = entry.default_factory() if callable(entry.default_factory) else entry.default
+            setattr(draft, column.name, made)
+    keys = {column.name: column.key for column in columns(Scenario)}
+    for reads, rule in RULES:
+        # A rule about several sections is only asked where each of them is sound by itself.
+        if not any(document.blamed((keys[name],)) for name in reads):
+            for place, said, got in rule(draft):
+                document.complain(place, said, got)
+    document.verdict()
+    return Scenario(**given)

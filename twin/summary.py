@@ -1,0 +1,241 @@
+"""The key figures of a whole run in constant memory, and the table a person reads at its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from twin.kpi import Kpi
+
+__all__ = ["Summary", "table"]
+
+PARAMETERS = ("uy", "uz", "range_m", "velocity_mps")
+
+
+class Summary:
+    """Running sums over subframes: what is needed for means, shares and root mean squares, nothing that grows."""
+
+    def __init__(self, users: tuple[str, ...], movers: tuple[str, ...]) -> None:
+        self.users, self.movers = users, movers
+        self.subframes = 0
+        self._user = {
+            name: np.zeros(len(users))
+            for name in ("present", "rate", "predicted", "snr_blocks", "loss_blocks", "blocks", "outage")
+        }
+        self._mover = {name: np.zeros(len(movers)) for name in ("present", "tracked", "miss", "sigma")}
+        self._pair = {name: np.zeros((len(movers), 4)) for name in ("error", "bound", "ratio")}
+        self._seen = np.zeros(len(movers))
+        self._whole = dict.fromkeys(
+            (
+                "detections",
+                "false_alarms",
+                "lit",
+                "missed",
+                "tracks_false",
+                "tracks_confirmed",
+                "users_bound",
+                "users_bound_right",
+            ),
+            0,
+        )
+        self._beams = dict.fromkeys(("beams_set", "beams_clipped"), 0)
+        self._mean = {name: [0.0, 0] for name in ("nees", "track_nees", "sensing_share", "beam_delay_us")}
+        self._most = {"doppler_block": 0.0, "dropped_w": 0.0}
+        self._last = {"swaps": 0, "rebindings": 0}
+
+    def add(self, kpi: Kpi, present: Any) -> None:
+        """Count one subframe; ``present`` is a flag for each mover, in the order of their names."""
+        self.subframes += 1
+        user = self._user
+        here = np.isfinite(kpi.rate_bps)
+        user["present"] += here
+        user["rate"][here] += kpi.rate_bps[here]
+        user["predicted"] += np.nan_to_num(kpi.predicted_bps)
+        blocks = np.where(np.isfinite(kpi.snr_db), kpi.served_blocks, 0)
+        user["blocks"] += blocks
+        user["snr_blocks"] += blocks * 10 ** (np.nan_to_num(kpi.snr_db) / 10)
+        user["loss_blocks"] += blocks * 10 ** (np.nan_to_num(kpi.snr_db + kpi.beam_loss_db) / 10)
+        user["outage"] += kpi.outage_blocks
+        mover = self._mover
+        mover["present"] += present
+        followed = kpi.tracked >= 0
+        mover["tracked"] += followed
+        mover["miss"][followed] += kpi.position_error_m[followed] ** 2
+        mover["sigma"][followed] += kpi.track_sigma_m[followed] ** 2
+        seen = np.isfinite(kpi.error[:, 0]) & np.isfinite(kpi.bound[:, 0])
+        self._seen += seen
+        self._pair["error"][seen] += kpi.error[seen] ** 2
+        self._pair["bound"][seen] += kpi.bound[seen] ** 2
+        self._pair["ratio"][seen] += (kpi.error[seen] / kpi.bound[seen]) ** 2
+        for sums in (self._whole, self._beams):
+            for name in sums:
+                sums[name] += getattr(kpi, name)
+        for name, sum_count in self._mean.items():
+            value = getattr(kpi, name)
+            if np.isfinite(value):
+                sum_count[0] += value
+                sum_count[1] += 1
+        for name in self._most:
+            self._most[name] = max(self._most[name], getattr(kpi, name))
+        for name in self._last:
+            self._last[name] = getattr(kpi, name)
+
+    def told(self) -> dict[str, Any]:
+        """The figures so far, in plain numbers."""
+        user, mover = self._user, self._mover
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rate = user["rate"] / user["present"] * 1e-9
+            predicted = user["predicted"] / user["present"] * 1e-9
+            snr_db = 10 * np.log10(user["snr_blocks"] / user["blocks"])
+            loss_db = 10 * np.log10(user["loss_blocks"] / user["snr_blocks"])
+            outage = user["outage"] / user["blocks"]
+            tracked = mover["tracked"] / mover["present"]
+            miss, sigma = (np.sqrt(mover[name] / mover["tracked"]) for name in ("miss", "sigma"))
+            error, bound, ratio = (
+                np.sqrt(self._pair[name] / self._seen[:, None]) for name in ("error", "bound", "ratio")
+            )
+            seen = self._seen.sum()
+            whole_ratio = np.sqrt(self._pair["ratio"].sum(axis=0) / seen)
+            whole_error, whole_bound = (np.sqrt(self._pair[name].sum(axis=0) / seen) for name in ("error", "bound"))
+        subframes = max(self.subframes, 1)
+        return {
+            "users": {
+                name: {
+                    "present_share": plain(user["present"][i] / subframes),
+                    "rate_gbps": plain(rate[i]),
+                    "predicted_gbps": plain(predicted[i]),
+                    "snr_db": plain(snr_db[i]),
+                    "beam_loss_db": plain(loss_db[i]),
+                    "outage_share": plain(outage[i]),
+                }
+                for i, name in enumerate(self.users)
+            },
+            "movers": {
+                name: {
+                    "present_share": plain(mover["present"][i] / subframes),
+                    "tracked_share": plain(tracked[i]),
+                    "position_rmse_m": plain(miss[i]),
+                    "track_sigma_m": plain(sigma[i]),
+                    "detections": int(self._seen[i]),
+                    "rmse": {p: plain(error[i, j]) for j, p in enumerate(PARAMETERS)},
+                    "bound": {p: plain(bound[i, j]) for j, p in enumerate(PARAMETERS)},
+                    "rmse_over_bound": {p: plain(ratio[i, j]) for j, p in enumerate(PARAMETERS)},
+                }
+                for i, name in enumerate(self.movers)
+            },
+            "sensing": {
+                "detections": self._whole["detections"],
+                "false_alarms": self._whole["false_alarms"],
+                "missed_share": plain(self._whole["missed"] / self._whole["lit"] if self._whole["lit"] else np.nan),
+                "rmse": {p: plain(whole_error[j]) for j, p in enumerate(PARAMETERS)},
+                "bound": {p: plain(whole_bound[j]) for j, p in enumerate(PARAMETERS)},
+                "rmse_over_bound": {p: plain(whole_ratio[j]) for j, p in enumerate(PARAMETERS)},
+                "nees": self._averaged("nees"),
+                "share": self._averaged("sensing_share"),
+                "dropped_w": plain(self._most["dropped_w"]),
+            },
+            "tracks": {
+                "alive_share": plain(
+                    mover["tracked"].sum() / mover["present"].sum() if mover["present"].any() else np.nan
+                ),
+                "confirmed": plain(self._whole["tracks_confirmed"] / subframes),
+                "false": plain(self._whole["tracks_false"] / subframes),
+                "nees": self._averaged("track_nees"),
+                "users_bound": plain(self._whole["users_bound"] / subframes),
+                "bound_right_share": plain(
+                    self._whole["users_bound_right"] / self._whole["users_bound"]
+                    if self._whole["users_bound"]
+                    else np.nan
+                ),
+                **self._last,
+            },
+            "beams": {
+                "set": self._beams["beams_set"],
+                "clipped": self._beams["beams_clipped"],
+                "delay_us": self._averaged("beam_delay_us"),
+            },
+            "doppler_block": plain(self._most["doppler_block"]),
+            "rate_gbps": plain(np.nansum(user["rate"]) / subframes * 1e-9),
+        }
+
+    def _averaged(self, name: str) -> float | None:
+        total, count = self._mean[name]
+        return plain(total / count if count else np.nan)
+
+
+def plain(value: Any) -> float | None:
+    """A JSON number, or None for what was never measured."""
+    return float(value) if np.isfinite(value) else None
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The summary as a person reads it at a glance."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=None, record=False)
+    with console.capture() as captured:
+        users = Table(title="users", title_justify="left", box=None, pad_edge=False)
+        for column in ("user", "rate Gbit/s", "believed", "SNR dB", "beam loss dB", "outage"):
+            users.add_column(column, justify="left" if column == "user" else "right")
+        for name, u in summary["users"].items():
+            users.add_row(
+                name,
+                *(
+                    shown(u[k], d)
+                    for k, d in (("rate_gbps", 2), ("predicted_gbps", 2), ("snr_db", 1), ("beam_loss_db", 2))
+                ),
+                percent(u["outage_share"]),
+            )
+        console.print(users)
+        movers = Table(
+            title="sensing: root mean square error (Cramer-Rao bound)", title_justify="left", box=None, pad_edge=False
+        )
+        for column in ("mover", "tracked", "angle mdeg", "range mm", "speed mm/s", "track error m"):
+            movers.add_column(column, justify="left" if column == "mover" else "right")
+        for name, m in summary["movers"].items():
+            both = [
+                beside(angle(m["rmse"]), angle(m["bound"])),
+                beside(*(milli(m[k]["range_m"]) for k in ("rmse", "bound"))),
+                beside(*(milli(m[k]["velocity_mps"]) for k in ("rmse", "bound"))),
+            ]
+            movers.add_row(name, percent(m["tracked_share"]), *both, shown(m["position_rmse_m"], 2))
+        console.print(movers)
+    run, tracks, lag, sensing = summary["run"], summary["tracks"], summary["clock"], summary["sensing"]
+    lines = [
+        f"sum rate {shown(summary['rate_gbps'], 2)} Gbit/s; tracks alive {percent(tracks['alive_share'])}, false {shown(tracks['false'], 2)} a subframe, "
+        f"swaps {tracks['swaps']}, rebindings {tracks['rebindings']}; detections {sensing['detections']}, false alarms {sensing['false_alarms']}, "
+        f"missed {percent(sensing['missed_share'])}",
+        f"beams set {summary['beams']['set']} (clipped settings {summary['beams']['clipped']}), in force after {shown(summary['beams']['delay_us'], 0)} us; "
+        f"subframe CPU p50 {lag['subframe']['cpu_p50_us'] / 1e3:.2f} ms of {lag['budget_us'] / 1e3:.0f} ms, lag p99 {lag['lag']['p99_us']:.0f} us",
+        f"{run['subframes']} subframes, {run['simulated_s']:.3f} s simulated in {run['wall_s']:.2f} s ({run['simulated_s'] / max(run['wall_s'], 1e-9):.2f} x real time); "
+        f"seed {run['seed']}, hash {run['hash'][:16]}{'; INTERRUPTED' if run['interrupted'] else ''}",
+    ]
+    return captured.get() + "\n".join(lines)
+
+
+def shown(value: float | None, digits: int) -> str:
+    """A number with so many digits, or a dash."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    """A share in per cent, or a dash."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def beside(value: float | None, bound: float | None) -> str:
+    """An error and its bound."""
+    return "-" if value is None or bound is None else f"{value:.1f} ({bound:.1f})"
+
+
+def milli(value: float | None) -> float | None:
+    """In thousandths."""
+    return None if value is None else 1e3 * value
+
+
+def angle(pair: dict[str, float | None]) -> float | None:
+    """Root sum square of both direction cosines, in millidegrees at boresight."""
+    uy, uz = pair["uy"], pair["uz"]
+    return None if uy is None or uz is None else float(np.rad2deg(np.hypot(uy, uz)) * 1e3)

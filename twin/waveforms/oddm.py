@@ -1,0 +1,60 @@
+"""ODDM: symbols on a delay-Doppler grid to one frame of samples and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hal.check import shaped
+from hal.errors import Misuse
+from hal.record import Array, Complex, Int
+from twin.records import Numerology
+
+__all__ = ["Oddm", "qpsk"]
+
+
+@dataclass(frozen=True)
+class Oddm:
+    """Orthogonal delay-Doppler division multiplexing (papers/001 eqs (1), (14)).
+
+    ``s = vec(X F_N^H)``, that is ``s[n M + m] = N^-1/2 sum_k X[m, k] exp(j 2 pi n k / N)`` with M delay and N Doppler bins and delay
+    fastest; the samples then ride on square-root raised cosines at ``numerology.sample_rate_hz`` (the machine's business). Unitary:
+    a grid of unit-power symbols gives samples of unit mean power. Prefix and suffix are left to the frame structure.
+    """
+
+    def modulate(self, grid: Complex[Array, "*batch delay doppler"], numerology: Numerology) -> Complex[Array, "*batch sample"]:
+        """Symbols ``grid[... delay doppler]`` -> samples ``[... sample]``. Raises Misuse for a grid of another size."""
+        from scipy.fft import ifft
+
+        grid = np.asarray(grid)
+        size = (numerology.delay_bins, numerology.doppler_bins)
+        shaped("grid", grid, (*grid.shape[:-2], *size))
+        slow = ifft(grid, axis=-1, norm="ortho")
+        return np.swapaxes(slow, -1, -2).reshape(*grid.shape[:-2], size[0] * size[1])
+
+    def demodulate(self, samples: Complex[Array, "*batch sample"], numerology: Numerology) -> Complex[Array, "*batch delay doppler"]:
+        """Samples ``[... sample]`` -> grid ``[... delay doppler]``: the inverse of ``modulate``. Raises Misuse for a frame of another length."""
+        from scipy.fft import fft
+
+        samples = np.asarray(samples)
+        size = (numerology.delay_bins, numerology.doppler_bins)
+        shaped("samples", samples, (*samples.shape[:-1], size[0] * size[1]))
+        slow = np.swapaxes(samples.reshape(*samples.shape[:-1], size[1], size[0]), -1, -2)
+        return fft(slow, axis=-1, norm="ortho")  # type: ignore[no-any-return]
+
+
+def qpsk(words: Int[Array, "*batch word"], count: int) -> Complex[Array, "*batch symbol"]:
+    """The first ``count`` unit-power QPSK symbols of unsigned 32-bit words, sixteen a word, lowest bits first.
+
+    Bits b = 0 .. 3 become ``exp(j pi/4 (2 b + 1))``. A transmitter and a receiver that draw the same words know the same symbols.
+    Raises Misuse for words that are not uint32 or too few.
+    """
+    words = np.asarray(words)
+    if words.dtype != np.uint32:
+        raise Misuse(f"words: have dtype {words.dtype}, must be uint32")
+    if not 0 <= count <= 16 * words.shape[-1]:
+        raise Misuse(f"count = {count}: must be 0 .. {16 * words.shape[-1]}, sixteen symbols a word; draw more words")
+    bits = (words[..., None] >> np.arange(0, 32, 2, dtype=np.uint32)) & np.uint32(3)
+    corner = np.sqrt(0.5) * np.array([1 + 1j, -1 + 1j, -1 - 1j, 1 - 1j])
+    return corner[bits.reshape(*words.shape[:-1], -1)[..., :count]]  # type: ignore[no-any-return]
