@@ -79,6 +79,7 @@ class BeamMemory:
         self._health: list[tuple[Fault, ...]] = [()]  # before the first instant, and from each on
         self._cache: OrderedDict[tuple[int, bytes], Complex[Array, "subcarrier element chain"]] = OrderedDict()
         self._cached_bytes = 0
+        self._stacks: dict[tuple[tuple[int, ...], bytes], Complex[Array, "row subcarrier element chain"]] = {}
 
     def check(self, beam: Beam) -> tuple[Beam, int]:
         """The rows as the hardware takes them, and how many settings were clipped; Misuse for rows it cannot take at all."""
@@ -91,19 +92,19 @@ class BeamMemory:
             raise Misuse(
                 f"{self.name} beam.slot[{bad[0]}] = {slot[bad[0]]}: must be 0 .. {limit - 1}; the memory has {limit} slots"
             )
-        if len(np.unique(slot)) < rows:
+        if len(set(slot.tolist())) < rows:
             raise Misuse(
                 f"{self.name} beam.slot = {slot.tolist()}: a slot is named twice; the rows of one load are latched together"
             )
-        taken = []
-        for field, value, last in (
-            ("delay_s", beam.delay_s, self.half.network.lines),
-            ("phase_rad", beam.phase_rad, elements),
-            ("amplitude", beam.amplitude, elements),
-        ):
-            field = f"{self.name} beam.{field}"
-            taken.append(finite(field, shaped(field, value, (rows, chains, last))))
-        delay_s, phase_rad, amplitude, clipped = quantise(self.half.network, taken[0], taken[1], taken[2])
+        last = {"delay_s": self.half.network.lines, "phase_rad": elements, "amplitude": elements}
+        for field, width in last.items():
+            shaped(f"{self.name} beam.{field}", getattr(beam, field), (rows, chains, width))
+        try:
+            delay_s, phase_rad, amplitude, clipped = quantise(
+                self.half.network, beam.delay_s, beam.phase_rad, beam.amplitude
+            )
+        except Misuse as error:
+            raise Misuse(f"{self.name} beam.{error}") from None
         return Beam(half=beam.half, slot=slot, delay_s=delay_s, phase_rad=phase_rad, amplitude=amplitude), clipped
 
     def load(self, beam: Beam, effective_ns: int, now_ns: int) -> None:
@@ -174,11 +175,20 @@ class BeamMemory:
     def responses(
         self, keys: list[int], frequency_hz: Float[Array, " subcarrier"]
     ) -> Complex[Array, "row subcarrier element chain"]:
-        """The response of each state at ``frequency_hz`` (Hz); computed once and kept while there is room."""
-        chains, elements = self.half.network.wired.shape
-        if not keys:
-            return np.empty((0, len(frequency_hz), elements, chains), dtype=np.complex128)
-        return np.stack([self._response(key, np.ascontiguousarray(frequency_hz, dtype=np.float64)) for key in keys])
+        """The response of each state at ``frequency_hz`` (Hz), read-only; computed once and kept while there is room."""
+        frequency_hz = np.ascontiguousarray(frequency_hz, dtype=np.float64)
+        name = (tuple(keys), frequency_hz.tobytes())
+        found = self._stacks.get(name)
+        if found is None:
+            chains, elements = self.half.network.wired.shape
+            found = np.empty((len(keys), len(frequency_hz), elements, chains), dtype=np.complex128)
+            for k, key in enumerate(keys):
+                found[k] = self._response(key, frequency_hz)
+            found.flags.writeable = False
+            if len(self._stacks) >= 8:
+                self._stacks.pop(next(iter(self._stacks)))
+            self._stacks[name] = found
+        return found
 
     def _in_force(self, slot: Int[Array, " event"], t_ns: Int[Array, " event"]) -> Int[Array, " event"]:
         """Version in force at each event; 0 for a dark slot."""

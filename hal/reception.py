@@ -161,9 +161,10 @@ def subcarriers(
             "heard from single antennas only; to hear the site's own echoes, send frames (Drive.samples)"
         )
     block = np.maximum(np.searchsorted(paths.t_ns, drive.t_ns, side="right") - 1, 0)
+    own = np.equal.outer(source, paths.source)
     wanted = np.zeros((len(response), len(paths.source)), dtype=np.bool_)
     for r in range(len(response)):
-        wanted[r] = np.isin(paths.source, source[row == r])
+        wanted[r] = own[row == r].any(axis=0)
     gains = beam_gains(paths, receive, response, drive.frequency_hz, "arrival", wanted=wanted)
     channel = wideband(paths, gains, drive.frequency_hz, row, block, source, "arrival")
     digital = np.ascontiguousarray(drive.digital[:, 0, :], dtype=np.complex128)

@@ -1,16 +1,19 @@
 """One ZeroMQ session of questions and answers: versions, numbered messages, heartbeats, bounded waits, no hangs.
 
-A message is two frames. The header is a MessagePack list ``[protocol, [major, minor], kind, seq, received_ns,
-sent_ns]``, the second frame is the payload. The asking side is a DEALER and numbers its questions from 1; the answering
+A message is two frames. The header is a MessagePack list ``[protocol, [major, minor], kind, seq, received_ns, sent_ns,
+incarnation]``, the second frame is the payload. The asking side is a DEALER and numbers its questions from 1; the answering
 side is a ROUTER and answers with the same ``seq`` and with one of the kinds
 
 - ``answer``: what was asked for,
-- ``misuse``, ``fault``, ``late``: ``hal.errors``, the payload is the sentence in UTF-8.
+- ``misuse``, ``fault``, ``late``: ``hal.errors``, the payload is the sentence in UTF-8,
+- ``anew``: the question was not done, because it was meant for a server that ran here before.
 
 ``received_ns`` and ``sent_ns`` are the answering side's clock when the question came and when the answer left (0 in a
-question); they give the asking side the offset between the two clocks. Another major version is refused in words.
-Frames that are not a header are counted and answered by a ``fault`` with seq -1. ``hello`` and ``ping`` are answered by
-the session itself. Heartbeats are ZMTP's own, so a peer that is busy is not taken for one that is dead.
+question); they give the asking side the offset between the two clocks. ``incarnation`` is a number the answering side draws
+when it starts; a question repeats it (0: any will do), so that no command reaches a machine other than the one it was
+meant for. Another major version is refused in words. Frames that are not a header are counted and answered by a ``fault``
+with seq -1. ``hello`` and ``ping`` are answered by the session itself. Heartbeats are ZMTP's own, so a peer that is busy
+is not taken for one that is dead.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from hal.wire import LIMIT_BYTES, VERSION
 __all__ = ["PROTOCOL", "Client", "Handler", "Header", "Keys", "Patience", "PeerClock", "Server"]
 
 PROTOCOL = "isac-twin"
-HEARTBEAT_MS = 250  # a peer silent for four of these is gone
+HEARTBEAT_MS = 500  # a peer silent for four of these is gone
 SLICE_MS = 10  # how often a wait looks whether the connection still stands
 PEERS = 256  # a server remembers this many
 
@@ -54,6 +57,7 @@ class Header(msgspec.Struct, array_like=True, gc=False):
     seq: int
     received_ns: int = 0
     sent_ns: int = 0
+    incarnation: int = 0
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,9 @@ class Client:
         self._seq = 0
         self._answered = 0  # last seq that was answered
         self._greeted = False
-        self._incarnation: bytes | None = None
+        self._connected = False
+        self._answering = 0  # incarnation of the server that answered last
+        self.incarnation = 0  # of the server; another number when it is started anew
         self._news: int | None = None
         self._round_trips: deque[tuple[int, int]] = deque(maxlen=64)
         self._context: zmq.Context[Any] = zmq.Context()
@@ -186,6 +192,10 @@ class Client:
         """Ask and wait for the answer, no longer than ``patience.give_up_s``."""
         if self._closed:
             raise Misuse(f"{self}: this session is closed; open another")
+        self._look()
+        if self._greeted and not self._connected:
+            self._greeted = False
+            raise RemoteFault(f"{self}: the connection was closed since the last question; the next one tries again")
         if not self._greeted:
             self._greet()
         return self._ask(kind, payload)
@@ -205,20 +215,21 @@ class Client:
             self._context.term()
 
     def _greet(self) -> None:
+        before, self.incarnation = self.incarnation, 0
         answer = self._ask("hello", _PACK(self._name))
         try:
-            name, incarnation = msgspec.msgpack.decode(answer, type=tuple[str, bytes])
-        except msgspec.DecodeError as error:
+            self.peer = msgspec.msgpack.decode(answer, type=str)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RemoteFault(f"{self}: answered hello with nonsense: {error}") from None
-        before, self._incarnation, self.peer, self._greeted = self._incarnation, incarnation, name, True
-        if before is not None and before != incarnation:
+        self.incarnation, self._greeted = self._answering, True
+        if before not in (0, self.incarnation):
             self._round_trips.clear()
             raise RemoteFault(f"{self}: was started anew since the last question; what it held before is lost")
 
     def _ask(self, kind: str, payload: bytes) -> bytes:
         self._seq += 1
         self.counts["asked"] += 1
-        frames = [_PACK(Header(PROTOCOL, VERSION, kind, self._seq)), payload]
+        frames = [_PACK(Header(PROTOCOL, VERSION, kind, self._seq, incarnation=self.incarnation)), payload]
         asked_ns = self._clock()
         warn_ns: float = asked_ns + self.patience.warn_s * 1e9
         give_up_ns = asked_ns + self.patience.give_up_s * 1e9
@@ -238,8 +249,9 @@ class Client:
                 answer = self._take(self._seq, asked_ns)
                 if answer is not None:
                     return answer
-            elif not ready:
-                self._look(sent)
+            elif not ready and self._look() and (sent or kind != "hello") and not self._socket.poll(0):
+                self._greeted = False
+                raise RemoteFault(f"{self}: the connection was closed before {kind!r} seq {self._seq} was answered")
             now_ns = self._clock()
             if now_ns >= give_up_ns:
                 raise LateArrival(
@@ -274,11 +286,15 @@ class Client:
             return None
         self._answered = seq
         self.counts["answered"] += 1
+        self._answering = header.incarnation
         if header.kind == "answer":
             trip = (now_ns - asked_ns) - (header.sent_ns - header.received_ns)
             offset = ((header.received_ns - asked_ns) + (header.sent_ns - now_ns)) // 2
             self._round_trips.append((max(trip, 0), offset))
             return payload
+        if header.kind == "anew":
+            self._greeted = False
+            self._greet()
         text = payload.decode(errors="replace")
         if header.kind == "misuse":
             raise Misuse(text)
@@ -286,22 +302,20 @@ class Client:
             raise LateArrival(f"{self}: {text}")
         raise RemoteFault(f"{self}: {text}")
 
-    def _look(self, sent: bool) -> None:
-        """Read what became of the connection; raise if the question cannot be answered any more."""
+    def _look(self) -> bool:
+        """Read what became of the connection; return whether it was lost, raise where it will never be."""
         lost = False
-        while self._monitor.poll(0):
+        while int(self._monitor.get(zmq.EVENTS)) & zmq.POLLIN:
             event = int(parse_monitor_message(self._monitor.recv_multipart())["event"])
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._news = None
+                self._news, self._connected = None, True
             elif event in _NEWS:
                 self._news = event
-            lost = lost or event == zmq.EVENT_DISCONNECTED
+            if event == zmq.EVENT_DISCONNECTED:
+                lost, self._connected = True, False
             if event in _REFUSED:
                 raise RemoteFault(f"{self}: {_NEWS[event]}")
-        if lost:
-            self._greeted = False
-            if sent and not self._socket.poll(0):  # what it said before it went counts
-                raise RemoteFault(f"{self}: the connection was closed before seq {self._seq} was answered")
+        return lost
 
 
 class Server:
@@ -325,7 +339,7 @@ class Server:
         self.name = name
         self.counts = dict.fromkeys(("asked", "answered", "duplicate", "garbage", "refused", "failed"), 0)
         self._clock = clock
-        self._incarnation = os.urandom(8)  # says no more than "not the one before"; nothing is drawn from it
+        self._incarnation = 1 + int.from_bytes(os.urandom(7), "little")  # only ever compared; no result depends on it
         self._peers: OrderedDict[bytes, int] = OrderedDict()
         self._context: zmq.Context[Any] = zmq.Context()
         self._guard = None if keys is None else _guard(self._context, keys.allowed)
@@ -388,6 +402,9 @@ class Server:
         if flaw is not None:
             self.counts["refused"] += 1
             return self._answer(peer, "fault", header.seq, received_ns, f"refused: the client {flaw}".encode())
+        if header.incarnation not in (0, self._incarnation):
+            self.counts["refused"] += 1
+            return self._answer(peer, "anew", header.seq, received_ns, b"was started anew; what it held before is lost")
         if header.seq <= self._peers.get(peer, 0):
             self.counts["duplicate"] += 1
             return None
@@ -401,7 +418,7 @@ class Server:
 
     def _ask(self, handler: Handler, kind: str, payload: bytes) -> tuple[str, bytes]:
         if kind == "hello":
-            return "answer", _PACK((self.name, self._incarnation))
+            return "answer", _PACK(self.name)
         if kind == "ping":
             return "answer", b""
         try:
@@ -418,7 +435,7 @@ class Server:
             return "fault", f"{kind} failed: {type(error).__name__}: {error}".encode(errors="replace")
 
     def _answer(self, peer: bytes, kind: str, seq: int, received_ns: int, payload: bytes) -> None:
-        header = _PACK(Header(PROTOCOL, VERSION, kind, seq, received_ns, self._clock()))
+        header = _PACK(Header(PROTOCOL, VERSION, kind, seq, received_ns, self._clock(), self._incarnation))
         try:
             self._socket.send_multipart([peer, header, payload], zmq.NOBLOCK)
             self.counts["answered"] += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -15,24 +15,28 @@ from twin.registry import kind_of, names, nearest, resolve
 __all__ = ["build", "gather", "plain", "word"]
 
 
-def build(cls: type, value: Any, place: Place, document: Document) -> Any:
+def build(cls: type, value: Any, place: Place, document: Document, usual: Any = None) -> Any:
     """The component that the mapping ``value`` describes; None, and complaints in the document, if it does not.
 
-    Everything wrong at and below ``place`` is noted, not only the first.
+    What it leaves out is as in ``usual``, if given, or else has the class's own default. Everything wrong at and below
+    ``place`` is noted, not only the first.
     """
     before = len(document.problems)
-    given = gather(cls, value, place, document)
+    given = gather(cls, value, place, document, usual is not None)
     if len(document.problems) > before:
         return None
     try:
-        return cls(**given)
+        return cls(**given) if usual is None else replace(usual, **given)
     except (ValueError, TypeError) as error:  # a component's own rule about its parameters together
         document.complain(place, str(error).replace("\n", "; "))
         return None
 
 
-def gather(cls: type, value: Any, place: Place, document: Document) -> dict[str, Any]:
-    """The arguments of ``cls`` that ``value`` gives, converted; a field that is wrong is None, and complained about."""
+def gather(cls: type, value: Any, place: Place, document: Document, optional: bool = False) -> dict[str, Any]:
+    """The arguments of ``cls`` that ``value`` gives, converted; a field that is wrong is None, and complained about.
+
+    A required field that is not there is complained about too, unless all are ``optional``.
+    """
     if not isinstance(value, dict):
         document.complain(place, "must be a mapping of its parameters", shown(value))
         return {}
@@ -48,7 +52,7 @@ def gather(cls: type, value: Any, place: Place, document: Document) -> dict[str,
     for column in table:
         said = [key for key, _ in column.spelled if key in value]
         if not said:
-            if column.required:
+            if column.required and not optional:
                 document.complain((*place, column.key), f"must be given{_or(column.spelled[1:])}")
             continue
         if len(said) > 1:
@@ -56,7 +60,11 @@ def gather(cls: type, value: Any, place: Place, document: Document) -> dict[str,
             continue
         at = (*place, said[0])
         if column.nested:
-            given[column.name] = _nested(column.type, value[said[0]], at, document)
+            inside = value[said[0]]
+            if column.kind is not None and isinstance(inside, dict):  # of the default's kind unless it says otherwise
+                inside = {"kind": column.kind, **inside}
+            usual = column.usual() if column.usual is not None and is_dataclass(column.type) else None
+            given[column.name] = _nested(column.type, inside, at, document, usual)
             _enough(column.rules, given[column.name], at, document)
             continue
         given[column.name], wrong = check(cls, column, said[0], value[said[0]])
@@ -79,7 +87,7 @@ def word(cls: type) -> str:
     return cls.__name__.lower()
 
 
-def _nested(kind: Any, value: Any, place: Place, document: Document) -> Any:
+def _nested(kind: Any, value: Any, place: Place, document: Document, usual: Any = None) -> Any:
     bare, metadata = peel(kind)
     family = next((note for note in metadata if isinstance(note, Family)), None)
     choice = arms(bare)
@@ -94,7 +102,7 @@ def _nested(kind: Any, value: Any, place: Place, document: Document) -> Any:
     if len(choice) > 1:
         return _nested(some[0], value, place, document)
     if isinstance(bare, type) and is_dataclass(bare):
-        return build(bare, value, place, document)
+        return build(bare, value, place, document, usual)
     inner = get_args(bare)
     if get_origin(bare) is dict:
         if not isinstance(value, dict):

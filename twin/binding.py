@@ -77,7 +77,7 @@ def bind(
     new = (current < 0) & (proposal >= 0)
     certain = np.sqrt(np.trace(covariance, axis1=1, axis2=2) / 2) <= angle_limit
     for one in np.flatnonzero(new):
-        if not (certain[one] and _regret(favoured, inside, one, proposal[one]) >= margin):
+        if not (certain[one] and _regret(favoured, inside, int(one), int(proposal[one])) >= margin):
             proposal[one] = -1
 
     wants = np.where(proposal >= 0, tracks.track[proposal] if len(tracks.track) else -1, -1)

@@ -110,7 +110,7 @@ class SnapshotRequest(msgspec.Struct):
 class Snapshot(msgspec.Struct):
     """Its answer: enough to understand the streams from here on."""
 
-    run: str
+    run: str  # names the run
     joined: (
         bool  # the subscription to "join.<name>." is in force, so nothing after ``seqs`` is missed; if not, ask again
     )

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from hal.errors import Misuse
 from twin.registry import nearest
@@ -169,6 +170,8 @@ def written(value: dict[str, Any]) -> str:
 
 
 def _flowing(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z][\w./-]*( [\w./-]+)*", value):
+        return DoubleQuotedScalarString(value)  # a "?0" written plain in a list is read as a mapping
     if isinstance(value, dict):
         return {key: _flowing(entry) for key, entry in value.items()}
     if not isinstance(value, list | tuple):

@@ -47,7 +47,9 @@ class Pacing:
     mode: Mode = "free"
     factor: Annotated[float, Gt(0)] = 1.0  # simulated seconds a wall second: 1 is real time, 0.5 half as fast
     overrun: Overrun = "stretch"  # what a late subframe does: stretch, hold, skip or abort
-    spin_ns: Annotated[int, In("us"), Ge(0)] = 100_000  # the end of a wait is spun: a sleep wakes about 50 us late
+    spin_ns: Annotated[int, In("us"), Ge(0)] = (
+        100_000  # spun at a wait's end; up to five times it where sleeps wake later
+    )
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
@@ -242,8 +244,16 @@ class Engine(simpy.Environment):
         self.skipped = 0  # deadlines dropped (overrun = skip)
         self.slipped_ns = 0  # how far the epoch has moved (overrun = stretch or skip)
         self._clock, self._sleep = clock, sleep
+        self._spin_ns = (
+            self.pacing.spin_ns
+        )  # how early to wake: learnt, since a machine may oversleep by more than asked
         self._epoch: int | None = None  # wall time of simulated time _origin
         self._origin = self._paced = initial_ns
+
+    @property
+    def now(self) -> int:
+        """The present, in ns."""
+        return self._now  # type: ignore[return-value]
 
     def schedule(self, event: Event, priority: Any = NORMAL, delay: Any = 0) -> None:
         """Schedule ``event``; the delay is an integer of nanoseconds."""
@@ -254,7 +264,7 @@ class Engine(simpy.Environment):
         t_ns = whole("t_ns", t_ns)
         if t_ns < self._now:
             raise Misuse(f"until({t_ns}): lies {self._now - t_ns} ns before the present, t = {self._now} ns")
-        return self.timeout(t_ns - int(self._now))
+        return self.timeout(t_ns - self.now)
 
     def run(self, until: Any = None) -> Any:
         """Run to ``until``: None (no events left), an event, or a time in integer nanoseconds."""
@@ -270,15 +280,15 @@ class Engine(simpy.Environment):
         Call it after warming up; without it the first ``pace`` is in time by definition.
         """
         self._epoch = self._clock()
-        self._origin = self._paced = int(self._now)
+        self._origin = self._paced = self.now
         self.ledger.resume()
 
     def pace(self, t_ns: int) -> int:
         """End the subframe that ends at ``t_ns``: wait for its deadline where paced, and return the lag in ns.
 
-        The wait sleeps to ``spin_ns`` before the deadline and spins from there. Deadlines are absolute, so lags do not
-        add up. The lag is wall time minus deadline when the wait is over: for a subframe that was in time, how late the
-        machine woke. Raises LateArrival under ``abort``.
+        The wait sleeps to ``spin_ns`` before the deadline and spins from there; on a machine whose sleeps wake later than that
+        it learns to wake earlier. Deadlines are absolute, so lags do not add up. The lag is wall time minus deadline when the
+        wait is over: for a subframe that was in time, how late the machine woke. Raises LateArrival under ``abort``.
         """
         t_ns = whole("t_ns", t_ns)
         period_ns = t_ns - self._paced
@@ -300,9 +310,13 @@ class Engine(simpy.Environment):
             self.late += 1
             self.lag_ns = now - deadline
             wait_ns = self._overrun(t_ns, now, deadline, budget_ns)
-        ahead = wait_ns - now - pacing.spin_ns
+        ahead = wait_ns - now - self._spin_ns
         if ahead > 0:
             self._sleep(ahead * 1e-9)
+            now = clock()
+            needed = now - (wait_ns - self._spin_ns) + pacing.spin_ns // 4
+            needed = min(max(needed, pacing.spin_ns), 5 * pacing.spin_ns)
+            self._spin_ns += (needed - self._spin_ns) // 4  # one late wake in many is no reason to spin longer
         while now < wait_ns:
             now = clock()
         if in_time:

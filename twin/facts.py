@@ -84,7 +84,7 @@ def squint_loss_db(half: HalfSpec, direction: Float[Array, " axis"], carrier_hz:
     phase_rad = 2 * pi * carrier_hz * (through_s - path_s)
     made = response(loose, delay_s, phase_rad, network.wired[None].astype(float), np.array([frequency_hz]))[0, 0, :, 0]
     gain = abs(made @ steering(array, direction, np.array(frequency_hz))) ** 2
-    return float(-10 * np.log10(gain / np.count_nonzero(on)) - network.loss_db)
+    return max(0.0, float(-10 * np.log10(gain / np.count_nonzero(on)) - network.loss_db))
 
 
 def _frame(scenario: Scenario, frame: Numerology) -> list[Fact]:
@@ -120,14 +120,12 @@ def _frame(scenario: Scenario, frame: Numerology) -> list[Fact]:
 
 def _waveform(scenario: Scenario, frame: Numerology) -> list[Fact]:
     sensing, rate = scenario.sensing, frame.sample_rate_hz
+    step = "frame" if frame.frames_per_dwell > 1 else "symbol"
     covered = longest_echo_range_m(sensing.prefix_ns * 1e-9, 2 * sensing.pulse_span / rate)
     note = "beyond it the prefix is shorter than delay and pulse together"
     if covered < sensing.range_m:
         note = f"echoes from there to range_m = {sensing.range_m:g} m lose a little of the pulse's tail"
     dwell_s = frame.frame_ns * frame.frames_per_dwell * 1e-9
-    bins = sensing.doppler_bins * unambiguous_velocity_mps(
-        sensing.doppler_bins / sensing.spacing_hz, scenario.carrier_hz
-    )
     return [
         Fact("range resolution", range_cell_m(rate), "m", f"{rate * 1e-6:g} MHz of sensing bandwidth"),
         Fact(
@@ -138,12 +136,7 @@ def _waveform(scenario: Scenario, frame: Numerology) -> list[Fact]:
         ),
         Fact("range within prefix", covered, "m", note),
         Fact("velocity resolution", velocity_cell_mps(dwell_s, scenario.carrier_hz), "m/s", "of one dwell"),
-        Fact(
-            "velocity ambiguity",
-            unambiguous_velocity_mps(frame.frame_ns * 1e-9, scenario.carrier_hz),
-            "m/s",
-            f"either sign, from frame to frame; Doppler bins within a frame reach {bins:.3g} m/s",
-        ),
+        Fact("velocity ambiguity", _fastest(scenario, frame), "m/s", f"either sign, from {step} to the next"),
     ]
 
 
@@ -214,14 +207,16 @@ def _links(scenario: Scenario, spec: FrontendSpec, frame: Numerology) -> list[Fa
 
 
 def _ageing(scenario: Scenario, frame: Numerology) -> list[Fact]:
-    of_users, of_targets = ([_speed(mover, scenario) for mover in group] for group in (scenario.users, scenario.targets))
+    of_users, of_targets = (
+        [_speed(mover, scenario) for mover in group] for group in (scenario.users, scenario.targets)
+    )
     speed = max(of_users, default=0.0)
     age = doppler_hz(speed, scenario.carrier_hz) * scenario.subframe.block_ns * 1e-9
     note = f"largest Doppler shift times a block, fastest user {speed:.3g} m/s"
     if age > AGEING_LIMIT:
         note = f"warning: above {AGEING_LIMIT:g} the diffuse part changes within a block: pilots help its own block only; {note}"
     velocity = max((*of_users, *of_targets), default=0.0)
-    limit = unambiguous_velocity_mps(frame.frame_ns * 1e-9, scenario.carrier_hz)
+    limit = _fastest(scenario, frame)
     fast = (
         f"warning: beyond the ambiguity of {limit:.3g} m/s" if velocity > limit else f"ambiguous beyond {limit:.3g} m/s"
     )
@@ -247,9 +242,17 @@ def _memory(scenario: Scenario, spec: FrontendSpec) -> list[Fact]:
     ]
 
 
+def _fastest(scenario: Scenario, frame: Numerology) -> float:
+    """Closing speed beyond which Doppler repeats: from frame to frame, or within the only frame of a dwell."""
+    step_s = frame.frame_ns * 1e-9 if frame.frames_per_dwell > 1 else 1 / scenario.sensing.spacing_hz
+    return float(unambiguous_velocity_mps(step_s, scenario.carrier_hz))
+
+
 def _peak_gain(half: HalfSpec) -> float:
-    """Power gain of a perfect beam of one chain: its elements, an element's peak, and the network's loss."""
-    return float(half.network.wired[0].sum() * 10 ** ((half.array.element_gain_dbi - half.network.loss_db) / 10))
+    """Power gain of a perfect beam: every element that any chain reaches, an element's peak, and the network's loss."""
+    return float(
+        half.network.wired.any(axis=0).sum() * 10 ** ((half.array.element_gain_dbi - half.network.loss_db) / 10)
+    )
 
 
 def _air(scenario: Scenario) -> tuple[float, float, float]:

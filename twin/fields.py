@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from decimal import ROUND_FLOOR, Decimal
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -28,7 +28,7 @@ from pydantic import (
 from hal.check import UNITS, Family, In, unit_of
 from hal.errors import Misuse
 from twin.document import Place, shown
-from twin.registry import nearest
+from twin.registry import make, nearest
 
 __all__ = [
     "Column",
@@ -53,6 +53,8 @@ class Column:
     type: Any  # as annotated; of the field-level metadata only a Family is left
     rules: tuple[Any, ...]  # the rest of that metadata, less units
     nested: bool  # holds components, which are built one by one
+    usual: Callable[[], Any] | None  # makes the default; of a plain component, what a mapping leaves out is as in it
+    kind: str | None  # the family member that the default is: what a mapping without a kind is about
     endless: bool  # an infinity is a value here: its own default holds one ("never leaves")
 
     @property
@@ -93,6 +95,8 @@ def columns(cls: type) -> tuple[Column, ...]:
                 type=bare if family is None else Annotated[bare, family],
                 rules=tuple(note for note in metadata if not isinstance(note, In | Family)),
                 nested=family is not None or any(_component(kind) for kind in (bare, *_inside(bare))),
+                usual=None if entry.default_factory is MISSING else entry.default_factory,
+                kind=_default_kind(entry.default_factory),
                 endless=math.inf in _numbers(entry.default),
             )
         )
@@ -226,8 +230,8 @@ def _strict(kind: Any, unit: str | None, endless: bool, rules: tuple[Any, ...] =
     elif bare is Path:
         made = Annotated[Path, Strict(False)]
     elif bare is int:  # in another unit it is whole only after conversion
-        made = Annotated[int, BeforeValidator(_whole)] if unit is None else _number(endless)
-        made = _bounded(made, bounds)
+        made = _bounded(int if unit is None else _number(endless), bounds)
+        made = Annotated[made, BeforeValidator(_whole)] if unit is None else made
     elif bare is float:
         made = _bounded(_number(endless), bounds)
     else:
@@ -243,6 +247,10 @@ def _not_nan(value: float) -> float:
     if math.isnan(value):
         raise ValueError("must be a number or an infinity")
     return value
+
+
+def _default_kind(factory: Any) -> str | None:
+    return str(factory.args[1]) if isinstance(factory, partial) and factory.func is make else None
 
 
 def _numbers(value: Any) -> set[float]:
@@ -307,7 +315,11 @@ def _problems(error: ValidationError, column: Column, value: Any) -> list[tuple[
             except (IndexError, KeyError, TypeError):  # what is said to be missing is said of its holder
                 break
             at = (*at, step)
-        rule = f"must have {max(int(step) for step in lacking) + 1} entries" if entry["type"] == "missing" else _rule(entry)
+        rule = (
+            f"must have {max(int(step) for step in lacking) + 1} entries"
+            if entry["type"] == "missing"
+            else _rule(entry)
+        )
         problems.append((at, rule, shown(inner)))
     return problems
 

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import IO, Any, BinaryIO, Literal, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -54,9 +54,9 @@ class RunHash:
         self._sha = hashlib.sha256(PROFILE.encode())
         self.count = 0
 
-    def add(self, topic: str, t_ns: int, record: Any, encoded: bytes | None = None) -> None:
-        """Take in one record; ``encoded`` is ``hal.wire.encode(record)`` if at hand."""
-        name, data = topic.encode(), wire.encode(record) if encoded is None else encoded
+    def add(self, topic: str, t_ns: int, record: Any) -> None:
+        """Take in one record, or the bytes of ``hal.wire.encode(record)``."""
+        name, data = topic.encode(), record if isinstance(record, bytes) else wire.encode(record)
         self._sha.update(struct.pack("<Q", len(name)) + name + struct.pack("<qQ", t_ns, len(data)))
         self._sha.update(data)
         self.count += 1
@@ -82,6 +82,9 @@ class _Tail:
     def tell(self) -> int:
         return self.size + len(self._kept)
 
+    def flush(self) -> None:
+        """Nothing: ``push`` decides when."""
+
     def push(self) -> None:
         """Append what is kept; on OSError nothing of it stays in the file."""
         data, self._kept = bytes(self._kept), bytearray()
@@ -95,7 +98,7 @@ class _Tail:
         builder = RecordBuilder()
         DataEnd(0).write(builder)
         Footer(0, 0, 0).write(builder)
-        ending = builder.end() + MCAP0_MAGIC
+        ending = bytes(builder.end()) + MCAP0_MAGIC  # type: ignore[no-untyped-call]
         for size in (self.size, *reversed(self.before)):
             if size == 0:
                 return "empty" if self.size == 0 else "cut"
@@ -187,7 +190,7 @@ class Recorder:
             if self._limit is not None and self._tail.tell() + len(data) >= self._limit:
                 self._end({})
                 self._begin()
-                if self._writer is None:
+                if self.fault:
                     self.unrecorded += 1
                     return
             channel = self._channels.get(topic)
@@ -200,7 +203,7 @@ class Recorder:
             if self._tail.tell() > self._tail.size:  # a chunk was full
                 self._push()
             elif self._pending >= self._flush_messages or self._clock() - self._flushed_ns >= self._flush_ns:
-                self.flush()
+                self._flush()
         except OSError as error:
             self._fail(error)
 
@@ -214,8 +217,7 @@ class Recorder:
         if self._writer is None:
             return
         try:
-            self._finish_chunk()
-            self._push()
+            self._flush()
         except OSError as error:
             self._fail(error)
 
@@ -240,8 +242,8 @@ class Recorder:
         self.paths.append(path)
         self._tail = _Tail(file)
         self._channels: dict[str, int] = {}
-        self._schemas: dict[str, int] = {}
-        self._writer = Writer(self._tail, chunk_size=self._chunk_bytes)
+        self._schemas: dict[type, int] = {}
+        self._writer = Writer(cast(IO[Any], self._tail), chunk_size=self._chunk_bytes)
         self._writer.start(profile=PROFILE, library=f"isac-twin {'.'.join(map(str, wire.VERSION))}")
         self._metadata("about", {**self._about, "file": number})
         try:
@@ -251,14 +253,17 @@ class Recorder:
 
     def _end(self, summary: Mapping[str, Any]) -> None:
         assert self._writer is not None
-        self._finish_chunk()
-        self._push()
+        self._flush()
         if summary:
             self._metadata("summary", summary)
-        self._writer.finish()
+        self._writer.finish()  # type: ignore[no-untyped-call]
         self._push()
         self._tail.file.close()
         self._writer = None
+
+    def _flush(self) -> None:
+        self._writer.flush()  # type: ignore[union-attr]
+        self._push()
 
     def _push(self) -> None:
         self._tail.push()
@@ -267,11 +272,10 @@ class Recorder:
 
     def _channel(self, topic: str, kind: type) -> int:
         assert self._writer is not None
-        name = kind.__name__
-        if name not in self._schemas:
+        if kind not in self._schemas:
             text = json.dumps(wire.schema(kind), default=str).encode()
-            self._schemas[name] = self._writer.register_schema(name, "jsonschema", text)
-        channel = self._channels[topic] = self._writer.register_channel(topic, "msgpack", self._schemas[name])
+            self._schemas[kind] = self._writer.register_schema(kind.__name__, "jsonschema", text)
+        channel = self._channels[topic] = self._writer.register_channel(topic, "msgpack", self._schemas[kind])
         return channel
 
     def _metadata(self, name: str, entries: Mapping[str, Any]) -> None:
@@ -280,10 +284,6 @@ class Recorder:
             key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in entries.items()
         }
         self._writer.add_metadata(name, told)
-
-    def _finish_chunk(self) -> None:
-        # the library ends a chunk only by size; this is its own step for that, and a test holds it to it
-        self._writer._Writer__finalize_chunk()  # type: ignore[union-attr]  # noqa: SLF001
 
     def _fail(self, error: OSError) -> None:
         """End the file before what did not fit, and go on or stop."""
@@ -384,7 +384,7 @@ def recover(source: str | Path, target: str | Path) -> int:
                     kept += 1
                 elif isinstance(item, Metadata):
                     writer.add_metadata(item.name, item.metadata)
-        writer.finish()
+        writer.finish()  # type: ignore[no-untyped-call]
     return kept
 
 
@@ -514,6 +514,16 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
+class _Bounded:
+    """A file that is never asked for more than it has: a damaged length must not fill the memory."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._size = file, size
+
+    def read(self, length: int) -> bytes:
+        return self._file.read(min(length, self._size))
+
+
 class _Cut(NamedTuple):
     why: str
 
@@ -521,7 +531,8 @@ class _Cut(NamedTuple):
 def _records(path: Path, emit_chunks: bool = False) -> Iterator[McapRecord | _Cut]:
     """The records of one file, checked against their checksums; last a ``_Cut`` if the file does not end as it should."""
     with open(path, "rb") as file:
-        reader = StreamReader(file, validate_crcs=True, emit_chunks=emit_chunks, record_size_limit=path.stat().st_size)
+        bounded = cast(IO[bytes], _Bounded(file, path.stat().st_size))
+        reader = StreamReader(bounded, validate_crcs=True, emit_chunks=emit_chunks)
         first = True
         try:
             for item in reader.records:
@@ -533,7 +544,16 @@ def _records(path: Path, emit_chunks: bool = False) -> Iterator[McapRecord | _Cu
             yield _Cut("its last bytes are not those of a recording")
         except EndOfFile:
             yield _Cut("it ends in the middle: its writer was killed")
-        except (McapError, ValueError, KeyError, ArithmeticError, RuntimeError, struct.error, ZstdError) as error:
+        except (
+            McapError,
+            ValueError,
+            KeyError,
+            ArithmeticError,
+            MemoryError,
+            RuntimeError,
+            struct.error,
+            ZstdError,
+        ) as error:
             yield _Cut(f"it is damaged: {error}")
 
 

@@ -28,8 +28,8 @@ def names(package: str) -> tuple[str, ...]:
 def resolve(package: str, kind: str) -> type:
     """The component class that ``kind`` names; only that one component is imported.
 
-    ``kind`` is a module of the package (its class is the first name in the module's ``__all__``), an entry point, or
-    ``pkg.mod:Class`` for code that is not installed as either.
+    ``kind`` is a module of the package, an entry point, or ``pkg.mod:Class`` for code that is not installed as either.
+    A module's class is the name in its ``__all__`` that spells the module's (``gauss_markov``: ``GaussMarkov``), or else the first.
 
     Raises:
         Misuse: the kind is unknown (the known ones are listed, nearest first), named twice, or cannot be imported.
@@ -49,7 +49,8 @@ def resolve(package: str, kind: str) -> type:
             raise Misuse(
                 f"kind {kind!r} of {package}: the module has no __all__; its first name must be the component's class"
             )
-        return _component(package, kind, _attribute(kind, package, f"{package}.{kind}", public[0]))
+        spelled = [name for name in public if name.lower() == kind.replace("_", "").lower()]
+        return _component(package, kind, _attribute(kind, package, f"{package}.{kind}", [*spelled, *public][0]))
     if len(points) > 1:
         raise Misuse(
             f"kind {kind!r} of {package} is offered by {', '.join(point.value for point in points)}: keep one installed"

@@ -178,10 +178,10 @@ def machine_fits(scenario: SimpleNamespace) -> Broken:
 @reads("sites", "users", "sensing")
 def memory_fits(scenario: SimpleNamespace) -> Broken:
     """Beam memory holds a row for every user and every dwell."""
-    try:
-        users = sum(len(mover.mobility.movers()) for mover in scenario.users)
-    except Misuse:  # told by traces_read
+    crews = [crew(scenario, mover) for mover in scenario.users]
+    if any(isinstance(names, str) for names in crews):  # told by crews_known
         return
+    users = sum(map(len, crews))
     for name, site in scenario.sites.items():
         for which in ("transmit", "receive"):
             slots, dwells = getattr(site, which).memory_slots, scenario.sensing.dwells
@@ -226,15 +226,25 @@ def cross_sections(scenario: SimpleNamespace) -> Broken:
 
 
 @reads("users", "targets")
-def traces_read(scenario: SimpleNamespace) -> Broken:
-    """Laws that name a file can read it."""
+def crews_known(scenario: SimpleNamespace) -> Broken:
+    """Every law of motion can say whom it moves: files it names are there and make sense."""
     for section in ("users", "targets"):
         for index, mover in enumerate(getattr(scenario, section)):
-            try:
-                if not mover.mobility.movers():
-                    yield (section, index, "mobility"), "moves nobody", ""
-            except Misuse as error:
-                yield (section, index, "mobility"), str(error), ""
+            names = crew(scenario, mover)
+            if isinstance(names, str) or not names:
+                yield (section, index, "mobility"), names if isinstance(names, str) else "moves nobody", ""
+
+
+def crew(scenario: SimpleNamespace, mover: Any) -> tuple[str, ...] | str:
+    """Names of the movers of one entry, or what is wrong with it; files are read once."""
+    known = scenario.__dict__.setdefault("crews", {})
+    if id(mover) not in known:
+        try:
+            known[id(mover)] = mover.mobility.movers()
+        except Misuse as error:
+            known[id(mover)] = str(error)
+    found: tuple[str, ...] | str = known[id(mover)]
+    return found
 
 
 @reads("faults", "sites", "duration_ns")

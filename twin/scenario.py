@@ -150,10 +150,10 @@ class Control:
 
     tracking: Annotated[Tracker, Family("twin.tracking")] = field(default_factory=partial(make, "twin.tracking", "ekf"))
     estimation: Annotated[Estimator, Family("twin.estimation")] = field(
-        default_factory=partial(make, "twin.estimation", "kalman")
+        default_factory=partial(make, "twin.estimation", "mmse")
     )
     planning: Annotated[Planner, Family("twin.planning")] = field(
-        default_factory=partial(make, "twin.planning", "fixed")
+        default_factory=partial(make, "twin.planning", "stubs:Plan")
     )
     precoding: Annotated[Precoder, Family("twin.precoding")] = field(
         default_factory=partial(make, "twin.precoding", "delay_phase")

@@ -43,7 +43,11 @@ def _object(cls: type, definitions: dict[str, Any], kind: str | None) -> dict[st
     required: list[str] = [] if kind is None else ["kind"]
     for column in columns(cls):
         for key, _ in column.spelled:
-            made = _nested(column.type, definitions) if column.nested else _without_filler(leaves["properties"][key])
+            made = (
+                _nested(column.type, definitions, column.kind)
+                if column.nested
+                else _without_filler(leaves["properties"][key])
+            )
             if column.name in said:
                 made = {"description": said[column.name], **made}
             if key == column.key and column.name in defaults:
@@ -56,12 +60,12 @@ def _object(cls: type, definitions: dict[str, Any], kind: str | None) -> dict[st
     return {**made, "required": required} if required else made
 
 
-def _nested(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+def _nested(kind: Any, definitions: dict[str, Any], usual: str | None = None) -> dict[str, Any]:
     bare, metadata = peel(kind)
     family = next((note for note in metadata if isinstance(note, Family)), None)
     choice = arms(bare)
     if family is not None:
-        return _family(family.package, definitions)
+        return _family(family.package, definitions, usual)
     if len(choice) > 1:
         some = [arm for arm in choice if arm is not type(None)]
         made = (
@@ -76,11 +80,12 @@ def _nested(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": _nested(inner[0], definitions)}
 
 
-def _family(package: str, definitions: dict[str, Any]) -> dict[str, Any]:
+def _family(package: str, definitions: dict[str, Any], usual: str | None) -> dict[str, Any]:
     members = kinds(package)
     bare = [name for name, cls in members.items() if not any(column.required for column in columns(cls))]
     outside = {"type": "object", "properties": {"kind": {"type": "string", "pattern": ":"}}, "required": ["kind"]}
     choice: list[dict[str, Any]] = [_refer(cls, definitions, name) for name, cls in members.items()]
+    choice += [_refer(members[usual], definitions, None)] if usual in members else []  # the kind may go without saying
     return {"anyOf": [{"enum": bare}, *choice, {"type": "string", "pattern": ":"}, outside]}
 
 

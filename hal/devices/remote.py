@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from hal.check import Gt, In
 from hal.errors import LateArrival, Misuse, RemoteFault
 from hal.frontend import Beam, BeamReport, Drive, Emission, FrontendSpec, Incident, Listen, Reception
-from hal.serve import VERBS
+from hal.serve import VERBS, Taken
 from hal.session import Client, Keys, Patience, PeerClock
 from hal.wire import decode, encode
 
@@ -60,6 +60,7 @@ class RemoteFrontend:
     def __init__(self, client: Client) -> None:
         self._client = client
         self.held: dict[str, BeamReport] = {}
+        self._incarnation = client.incarnation
         self.spec: FrontendSpec = decode(client.ask("spec"), FrontendSpec)
 
     @property
@@ -69,7 +70,16 @@ class RemoteFrontend:
 
     def set_beam(self, beam: Beam, at_ns: int) -> BeamReport:
         """Load and latch there; the report says what the machine took and from when."""
-        report: BeamReport = self._ask("set_beam", (beam, at_ns))
+        taken: Taken = self._ask("set_beam", (beam, at_ns))
+        report = BeamReport(
+            setpoint=beam,
+            readback=taken.readback,
+            accepted_ns=taken.accepted_ns,
+            effective_ns=taken.effective_ns,
+            clipped=taken.clipped,
+            uncertainty_ns=taken.uncertainty_ns,
+            fault=taken.fault,
+        )
         self.held[beam.half] = report
         return report
 
@@ -88,19 +98,38 @@ class RemoteFrontend:
         self._client.close()
 
     def _ask(self, verb: str, value: Any) -> Any:
-        asked, answered = VERBS[verb]
+        client, (asked, answered) = self._client, VERBS[verb]
         payload = encode(value, asked)
         try:
-            return decode(self._client.ask(verb, payload), answered)
+            if self._incarnation != client.incarnation:
+                self._meet_again()
+            answer = client.ask(verb, payload)
         except (LateArrival, RemoteFault) as error:
-            raise type(error)(
-                f"{error}; safe state: {self._safe_state(verb, isinstance(error, LateArrival))}"
+            doubt = verb == "set_beam" and isinstance(error, LateArrival)
+            raise type(error)(f"{error}; safe state: {self._safe_state(doubt)}") from error
+        try:
+            return decode(answer, answered)
+        except RemoteFault as error:
+            raise RemoteFault(
+                f"{client}: answered {verb} with nonsense: {error}; safe state: {self._safe_state(False)}"
             ) from error
 
-    def _safe_state(self, verb: str, late: bool) -> str:
+    def _meet_again(self) -> None:
+        """The machine was started anew: it must still be the one that was opened."""
+        other = list(_differences(self.spec, decode(self._client.ask("spec"), FrontendSpec), "spec"))
+        if other:
+            raise RemoteFault(
+                f"{self._client}: was started anew as another machine, in {', '.join(other[:8])}; open it again"
+            )
+        self._incarnation = self._client.incarnation
+
+    def _safe_state(self, doubt: bool) -> str:
+        if self._incarnation != self._client.incarnation:
+            self.held.clear()
+            return "none, its slots are dark; load the beams again"
         held = ", ".join(f"{half} in force since {report.effective_ns} ns" for half, report in self.held.items())
-        doubt = " unless the beam just sent was taken; set it again to be sure" if verb == "set_beam" and late else ""
-        return f"the machine keeps its beams ({held or 'none set from here'}){doubt}"
+        unless = " unless the beam just sent was taken; set it again to be sure" if doubt else ""
+        return f"the machine keeps its beams ({held or 'none set from here'}){unless}"
 
 
 def _differences(ours: Any, theirs: Any, path: str) -> Iterator[str]:

@@ -163,8 +163,9 @@ class SimFrontend:
                 one = subcarriers(emission, paths, self.spec.receive.array, row, response)
             heard.append(one)
         total = sum(heard[1:], start=heard[0])
-        root = np.stack(
-            [self._root(key, first.drive.frequency_hz, one) for key, one in zip(keys, response, strict=True)]
+        roots = [self._root(key, first.drive.frequency_hz, one) for key, one in zip(keys, response, strict=True)]
+        root = (
+            np.stack(roots) if roots else np.empty((0, 1, *[len(self.spec.receive.network.wired)] * 2), np.complex128)
         )
         total = add_noise(total, root, row, self._normals(first, framed, t_ns, total.shape[1:]), noise_w)
         overload = None

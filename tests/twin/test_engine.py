@@ -124,8 +124,8 @@ def test_free_and_lockstep_never_wait():
 
 @pytest.mark.parametrize("factor", [1.0, 0.5, 3.0])
 def test_deadlines_are_absolute_so_late_wakes_do_not_add_up(factor):
-    wall = Wall(oversleep_ns=250_000)  # wakes 150 us after every deadline
-    engine = wall.engine(factor=factor)
+    wall = Wall(oversleep_ns=150_000)  # wakes 150 us after every deadline
+    engine = wall.engine(factor=factor, spin_ns=0)
     released = play(wall, engine, [100_000] * 200)
     deadline = np.round(np.arange(1, 201) * PERIOD / factor)
     lag = released - deadline
@@ -142,6 +142,16 @@ def test_the_last_part_of_a_wait_is_spun():
     assert np.all((lag >= 0) & (lag <= 2 * wall.read_ns))
     assert np.allclose(wall.slept, 3.9e-3, atol=2e-6)
     assert wall.reads > 10 * 45_000 / wall.read_ns  # sleeping alone would have read it a few times
+
+
+def test_a_machine_that_oversleeps_is_woken_earlier():
+    wall = Wall(oversleep_ns=250_000)
+    lag = play(wall, wall.engine(spin_ns=100_000), [1_000_000] * 40) - np.arange(1, 41) * PERIOD
+    assert 149_000 < lag[0] < 151_000
+    assert np.all(lag[20:] <= 2 * wall.read_ns)
+    hopeless = Wall(oversleep_ns=800_000)  # spinning is bounded: five times what was asked for
+    play(hopeless, hopeless.engine(spin_ns=100_000), [1_000_000] * 40)
+    assert hopeless.slept[-1] >= 3.19e-3
 
 
 def test_no_spin_means_sleep_only():

@@ -60,6 +60,13 @@ def test_modules_are_kinds_and_the_first_public_name_is_the_component(family):
     assert registry.describe(package) == (("far_field", "Plane waves."), ("near_field", "Spherical waves."))
 
 
+def test_a_sorted_all_still_finds_the_class_that_spells_the_module(family):
+    package, home, _ = family
+    source = GOOD.format(name="PhaseOnly", doc="Phases.").replace('["PhaseOnly", "other"]', '["Beams", "PhaseOnly"]') + "class Beams: ..."
+    (home / "phase_only.py").write_text(source)
+    assert registry.resolve(package, "phase_only").__name__ == "PhaseOnly"
+
+
 def test_names_import_nothing_and_resolve_imports_only_what_is_asked_for(family):
     package, home, _ = family
     (home / "exploding.py").write_text("raise RuntimeError('boom')")

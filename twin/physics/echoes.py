@@ -6,6 +6,7 @@ Delays in samples, Doppler in cycles a sample, as in ``delay_doppler``. Data are
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from hal.errors import Misuse
 from hal.record import Array, Complex, Float, Int, record
 from twin.physics.delay_doppler import field_curvature, folded_spectrum, raised_cosine, templates
 
-__all__ = ["Fit", "Grid", "Sounding", "delay_doppler_map", "fit_echoes", "search_grid", "strong_peaks"]
+__all__ = ["Fit", "Grid", "Sounding", "delay_doppler_map", "fit_echoes", "no_echoes", "search_grid", "strong_peaks"]
 
 _BLUR = 0.26  # cycles of Doppler a frame may turn against its replica: sinc^2 = 1 dB
 
@@ -57,7 +58,7 @@ class Fit:
     amplitude: Complex[Array, "echo row"]  # of an echo in each row
     template: Complex[Array, "echo column"]  # the echoes themselves, frames end to end
     residual: Complex[Array, "row column"]
-    spread: Float[Array, " echo"]  # variance of one row's amplitude, in units of the noise power
+    spread: Float[Array, " echo"]  # variance of one row's amplitude in units of the noise power, the others' uncertain places included
     information: Float[Array, "parameter parameter"]  # of all delays, then all Doppler shifts, times the noise power; amplitudes unknown
     steps: int
 
@@ -71,30 +72,57 @@ def search_grid(sounding: Sounding, delay: tuple[float, float], doppler: float) 
     frames, size = sounding.spectrum.shape
     if not 0 <= delay[0] < delay[1] < size:
         raise Misuse(f"delay = {delay}: must ascend within 0 .. {size} samples, one frame")
-    middle = sounding.start + (size - 1) / 2
-    step = 0.5 / (np.ptp(sounding.start) + size)
+    layout = _layout(size, tuple(sounding.start.tolist()), sounding.roll_off, float(doppler))
+    within = np.arange(size) - (size - 1) / 2
+    replica = np.empty((len(layout.centres), 2, frames, size), dtype=np.complex64)
+    for i, centre in enumerate(layout.centres):
+        spectrum = sounding.spectrum
+        if centre != 0:
+            spectrum = np.fft.fft(np.fft.ifft(spectrum) * cis(2 * np.pi * centre * within))
+        np.conj(spectrum, out=replica[i, 0])
+        np.multiply(replica[i, 0], layout.half, out=replica[i, 1])
+    first = int(np.floor(delay[0]))
+    return Grid(
+        replica=replica,
+        energy=np.array([[np.vdot(r, r).real / size for r in pair] for pair in replica]),
+        first=first,
+        lags=int(np.ceil(delay[1])) - first + 1,
+        doppler=layout.doppler,
+        shift=layout.shift,
+        turn=layout.turn,
+        gain=layout.gain,
+        kernel=layout.kernel,
+    )
+
+
+@record
+class _Layout:
+    """What of a grid does not depend on the symbols."""
+
+    centres: Float[Array, " shift"]  # Doppler of the replicas
+    half: Complex[Array, " sample"]  # conjugate spectrum of half a sample's delay
+    doppler: Float[Array, " bin"]
+    shift: Int[Array, " bin"]
+    turn: Complex[Array, "bin frame"]
+    gain: Float[Array, " bin"]
+    kernel: Float[Array, "axis three offset"]
+
+
+@lru_cache(maxsize=16)
+def _layout(size: int, start: tuple[float, ...], roll_off: float, doppler: float) -> _Layout:
+    middle = np.array(start) + (size - 1) / 2
+    step = 0.5 / (np.ptp(middle) + size)
     bins = int(np.ceil(doppler / step))
     axis = step * np.arange(-bins, bins + 1)
     shifts = max(1, int(np.ceil(doppler * size / _BLUR)))
     centres = doppler * ((2 * np.arange(shifts) + 1) / shifts - 1)
     which = np.argmin(np.abs(axis[:, None] - centres), axis=1)
-    within = np.arange(size) - (size - 1) / 2
-    replica = np.empty((shifts, 2, frames, size), dtype=np.complex64)
-    for i, centre in enumerate(centres):
-        spectrum = sounding.spectrum
-        if centre != 0:
-            spectrum = np.fft.fft(np.fft.ifft(spectrum) * cis(2 * np.pi * centre * within))
-        for j in range(2):
-            replica[i, j] = np.conj(spectrum * folded_spectrum(size, 0.5 * j, 0.0, sounding.roll_off)[0].astype(np.complex64))
-    first = int(np.floor(delay[0]))
     offset = np.linspace(-0.75, 0.75, 61)
-    delays = np.abs([raised_cosine(0.5 * (offset - i), sounding.roll_off) for i in (-1, 0, 1)])
-    turns = np.abs([np.mean(np.exp(2j * np.pi * step * (offset - i)[:, None] * middle), axis=1) for i in (-1, 0, 1)])
-    return Grid(
-        replica=replica,
-        energy=np.einsum("abfk,abfk->ab", replica.real, replica.real) / size + np.einsum("abfk,abfk->ab", replica.imag, replica.imag) / size,
-        first=first,
-        lags=int(np.ceil(delay[1])) - first + 1,
+    delays = np.abs([raised_cosine(0.5 * (offset - i), roll_off) for i in (-1, 0, 1)])
+    turns = np.abs([np.mean(cis(2 * np.pi * step * (offset - i)[:, None] * middle), axis=1) for i in (-1, 0, 1)])
+    return _Layout(
+        centres=centres,
+        half=folded_spectrum(size, 0.5, 0.0, roll_off)[0].conj().astype(np.complex64),
         doppler=axis,
         shift=which,
         turn=cis(-2 * np.pi * axis[:, None] * middle).astype(np.complex64),
@@ -183,8 +211,8 @@ def fit_echoes(
     cap = np.repeat([0.3, 0.3 * cell], echoes) * np.repeat(unit, echoes)
     base = fixed + echoes
     rows = len(data)
-    if not base:
-        raise Misuse("fit_echoes: needs at least one echo or one known waveform")
+    if not echoes:
+        raise Misuse("delay: is empty; a dwell without echoes is no_echoes")
     stack = np.empty((base + 2 * echoes + rows, frames * size), dtype=np.complex64)  # known, echoes, slopes, data
     stack[:fixed], stack[base + 2 * echoes :] = known, data
     gram = np.zeros((base + 2 * echoes, len(stack)), dtype=np.complex128)
@@ -196,10 +224,6 @@ def fit_echoes(
             stack[fixed + e], stack[base + e], stack[base + echoes + e] = made
         gram[:base] = stack[:base].conj() @ stack.T
         gram[base:, :base] = gram[:base, base:-rows].conj().T
-        if not echoes:
-            inverse = np.linalg.inv(gram[:, :base])
-            normal, move = np.empty((0, 0)), np.empty(0)
-            break
         gram[base:, -rows:] = stack[base:-rows].conj() @ stack[-rows:].T
         # slopes of echoes far apart overlap by the symbols' chance only; leaving that out of the metric slows a step by as little
         close = (np.abs(delay[:, None] - delay) < 3) & (np.abs(doppler[:, None] - doppler) < 3 * cell)
@@ -225,9 +249,8 @@ def fit_echoes(
         if step == steps or np.all(energy * np.sum(move.reshape(2, echoes) ** 2, axis=0) ** 2 < tolerance * noise_w):
             break
     tangent = np.eye(base, base + 2 * echoes)
-    if echoes:
-        tangent[fixed + np.arange(2 * echoes) % echoes, base + np.arange(2 * echoes)] = move
-        inverse = np.linalg.inv(tangent @ gram[:, :-rows] @ tangent.T)
+    tangent[fixed + np.arange(2 * echoes) % echoes, base + np.arange(2 * echoes)] = move
+    inverse = np.linalg.inv(tangent @ gram[:, :-rows] @ tangent.T)
     amplitude = inverse @ (tangent @ gram[:, -rows:])
     tangent[:, base:] *= per
     tangent = tangent.astype(np.complex64)
@@ -237,7 +260,32 @@ def fit_echoes(
         amplitude=amplitude[fixed:],
         template=tangent[fixed:] @ stack[:-rows],
         residual=data - (amplitude.T.astype(np.complex64) @ tangent) @ stack[:-rows],
-        spread=np.real(np.diag(inverse))[fixed:],
+        spread=np.real(np.diag(inverse))[fixed:] + _dragged(onto[:, fixed:].conj().T, normal, own),
         information=2 * normal / np.outer(per, per),
         steps=step,
     )
+
+
+def no_echoes(data: Complex[Array, "row column"]) -> Fit:
+    """The fit of a dwell in which nothing was found: all of it is residual."""
+    none, rows = np.empty(0), len(data)
+    nothing = np.empty((0, rows), np.complex128)
+    return Fit(
+        delay=none, doppler=none, amplitude=nothing, template=data[:0], residual=data, spread=none, information=np.empty((0, 0)), steps=0
+    )
+
+
+def _dragged(
+    pull: Complex[Array, "echo parameter"], normal: Float[Array, "parameter parameter"], amplitude: Complex[Array, "echo row"]
+) -> Float[Array, " echo"]:
+    """Variance of an echo's amplitude in a row, caused by the uncertain places of the other echoes: matters within a cell or two.
+
+    The amplitudes move along few directions of the rows; their power is spread over half of them here, which errs on the safe side.
+    """
+    echoes = len(amplitude)
+    if echoes < 2:
+        return np.zeros(echoes)
+    others = np.tile(~np.eye(echoes, dtype=bool), 2)
+    place = np.linalg.inv(normal + 1e-12 * np.diag(np.diag(normal))) / 2
+    moved = np.where(others, pull, 0)[:, :, None] * np.tile(amplitude, (2, 1))
+    return np.real(np.einsum("epr,pq,eqr->e", moved.conj(), place, moved)) * 2 / amplitude.shape[1]

@@ -59,7 +59,7 @@ def continuous(**network):
 def test_continuous_settings_match_exactly_at_the_carrier(uy, uz):
     for spec in (half(**continuous(delay_lines=(8, 8))), half(8, 4, **continuous(chains=4, connection="partial"))):
         u = unit(uy, uz)
-        chains, elements = spec.network.wired.shape
+        chains = len(spec.network.wired)
         made = steer(spec, np.broadcast_to(u, (1, chains, 3)), CARRIER)
         for chain in range(chains):
             gain, clipped = realised(spec, made, u, [CARRIER], chain)

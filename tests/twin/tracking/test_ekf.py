@@ -411,7 +411,7 @@ def test_dwells_of_one_subframe_are_taken_in_order_of_time():
     spec, ekf = frontend(), Ekf()
     tracks = born(spec, ekf)
     values = measure(spec, ekf.predict(tracks, 3 * SUBFRAME).state)[0]
-    both = found(3, np.repeat(values, 2, axis=0) + [[0, 0, 0.1, 0.0], [0, 0, -0.1, 0]], dwell=[1, 0])
+    both = found(3, values + np.array([[0, 0, 0.1, 0.0], [0, 0, -0.1, 0]]), dwell=[1, 0])
     once = ekf.update(tracks, both, observed(spec, 3, (0, 0)))
     # by hand: one dwell, then the other
     first = ekf.update(tracks, found(3, both.value[1:]), observed(spec, 3, (0,)))

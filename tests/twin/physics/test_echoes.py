@@ -1,0 +1,133 @@
+"""Map, peaks and joint fit against plain sums, and against data whose echoes are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hal.errors import Misuse
+from twin.physics.delay_doppler import templates
+from twin.physics.echoes import Sounding, delay_doppler_map, fit_echoes, no_echoes, search_grid, strong_peaks
+
+FRAMES, SIZE, ROLL_OFF = 8, 256, 0.1
+START = 280.0 * np.arange(FRAMES) - 280.0 * (FRAMES - 1) / 2 - (SIZE - 1) / 2
+CELL = 1 / (280.0 * (FRAMES - 1) + SIZE)
+
+
+def sounding(seed: int = 0) -> Sounding:
+    sent = np.exp(0.5j * np.pi * np.random.default_rng(seed).integers(0, 4, (FRAMES, SIZE)))
+    return Sounding(spectrum=np.fft.fft(sent).astype(np.complex64), start=START, roll_off=ROLL_OFF)
+
+
+def echoes(said: Sounding, where: list[tuple[float, float]], amplitude: np.ndarray) -> np.ndarray:
+    """Data rows in double precision: ``amplitude[echo row]``."""
+    made = [templates(said.spectrum.astype(complex), START, *w, ROLL_OFF)[0].ravel() for w in where]
+    return np.tensordot(amplitude, np.array(made), (0, 0))
+
+
+def noise(rng: np.random.Generator, rows: int) -> np.ndarray:
+    return (rng.standard_normal((rows, FRAMES * SIZE)) + 1j * rng.standard_normal((rows, FRAMES * SIZE))) * np.sqrt(0.5)
+
+
+def none() -> np.ndarray:
+    return np.empty((0, FRAMES * SIZE), np.complex64)
+
+
+@pytest.mark.parametrize(("fastest", "replicas"), [(0.2 / SIZE, 1), (0.7 / SIZE, 3)])
+def test_map_is_the_plain_correlation(fastest: float, replicas: int) -> None:
+    said = sounding()
+    grid = search_grid(said, (3.2, 20.0), fastest)
+    data = noise(np.random.default_rng(2), 2).reshape(2, FRAMES, SIZE).astype(np.complex64)
+    field = delay_doppler_map(grid, data)
+    assert field.shape == (2, len(grid.doppler), len(grid.delay))
+    assert len(grid.replica) == replicas
+    sent = np.fft.ifft(said.spectrum)
+    middle = START[:, None] + (SIZE - 1) / 2
+    for b in (0, len(grid.doppler) // 3):
+        centre = fastest * ((2 * grid.shift[b] + 1) / replicas - 1)
+        assert abs(grid.doppler[b] - centre) < 1.01 * fastest / replicas + 0.5 * CELL
+        blurred = sent * np.exp(2j * np.pi * centre * (np.arange(SIZE) - (SIZE - 1) / 2))
+        for column in (0, 6):
+            replica = np.roll(blurred, int(grid.delay[column]), axis=1) * np.exp(2j * np.pi * grid.doppler[b] * middle)
+            expected = np.sum(replica.conj() * data, axis=(1, 2)) / np.linalg.norm(replica)
+            np.testing.assert_allclose(field[:, b, column], expected, atol=1e-4)
+
+
+def test_map_keeps_the_power_of_noise() -> None:
+    grid = search_grid(sounding(), (0.0, 60.0), 0.5 / 280)
+    field = delay_doppler_map(grid, noise(np.random.default_rng(3), 40).reshape(40, FRAMES, SIZE).astype(np.complex64))
+    assert np.mean(np.abs(field) ** 2) == pytest.approx(1, abs=0.03)
+
+
+def test_a_peak_is_placed_between_map_points() -> None:
+    said, rng = sounding(), np.random.default_rng(4)
+    grid = search_grid(said, (2.0, 60.0), 0.5 / 280)
+    for _ in range(20):
+        where = (rng.uniform(5, 55), rng.uniform(-0.4, 0.4) / 280)
+        data = echoes(said, [where], np.ones((1, 1))).reshape(1, FRAMES, SIZE)
+        power = np.abs(delay_doppler_map(grid, data.astype(np.complex64))[0]) ** 2
+        delay, doppler = strong_peaks(grid, power, 0.1 * power.max(), 5, 10 / (FRAMES * SIZE))
+        assert len(delay) == 1  # side lobes are no peaks of their own
+        assert abs(delay[0] - where[0]) < 0.05
+        assert abs(doppler[0] - where[1]) < 0.05 * CELL
+
+
+def test_fit_finds_close_echoes_exactly_and_leaves_the_known_alone() -> None:
+    said, rng = sounding(), np.random.default_rng(5)
+    where = [(10.3, 0.0004), (10.9, 0.0004 + 0.8 * CELL), (33.2, -0.0011)]
+    amplitude = rng.standard_normal((3, 4)) + 1j * rng.standard_normal((3, 4))
+    known = np.fft.ifft(said.spectrum).reshape(1, -1)
+    data = echoes(said, where, amplitude) + 30 * np.ones((4, 1)) * known
+    first = np.array(where).T + np.array([[0.1, -0.1, 0.2], [0.1 * CELL, 0.1 * CELL, -0.2 * CELL]])
+    fit = fit_echoes(data.astype(np.complex64), said, *first, known.astype(np.complex64), 1e-6, steps=20)
+    np.testing.assert_allclose(fit.delay, [w[0] for w in where], atol=2e-4)
+    np.testing.assert_allclose(fit.doppler, [w[1] for w in where], atol=2e-4 * CELL)
+    np.testing.assert_allclose(fit.amplitude, amplitude, atol=2e-3)
+    assert np.linalg.norm(fit.residual) < 1e-3 * np.linalg.norm(data)
+
+
+def test_information_is_that_of_a_numerical_jacobian() -> None:
+    said, rng = sounding(), np.random.default_rng(6)
+    where = [(10.3, 0.0004), (11.1, 0.0004 + 0.9 * CELL)]
+    amplitude = rng.standard_normal((2, 3)) + 1j * rng.standard_normal((2, 3))
+    data = echoes(said, where, amplitude)
+    fit = fit_echoes(data.astype(np.complex64), said, *np.array(where).T, none(), 1.0)
+
+    def mean(p: np.ndarray) -> np.ndarray:
+        gain = (p[4:10] + 1j * p[10:]).reshape(2, 3)
+        return echoes(said, [(p[0], p[2]), (p[1], p[3])], gain).ravel()
+
+    point = np.concatenate([[w[0] for w in where], [w[1] for w in where], amplitude.real.ravel(), amplitude.imag.ravel()])
+    step = np.concatenate([[1e-5] * 2, [1e-5 * CELL] * 2, [1e-5] * 12])
+    jacobian = np.array([(mean(point + h) - mean(point - h)) / (2 * s) for h, s in zip(np.diag(step), step, strict=True)]).T
+    full = 2 * np.real(jacobian.conj().T @ jacobian)
+    bound = np.linalg.inv(full)
+    scale = np.sqrt(np.outer(np.diag(bound), np.diag(bound)))[:4, :4]
+    np.testing.assert_allclose(np.linalg.inv(fit.information) / scale, bound[:4, :4] / scale, atol=5e-3)
+    # amplitudes: on the safe side of the bound's mean over rows, and within a factor of two of it
+    spread = (np.diag(bound)[4:10] + np.diag(bound)[10:]).reshape(2, 3).mean(axis=1)
+    assert np.all(fit.spread > 0.4 * spread)
+    assert np.all(fit.spread < 2 * spread)
+
+
+def test_errors_are_as_large_as_the_information_says() -> None:
+    said, rng = sounding(), np.random.default_rng(7)
+    unit = []
+    for _ in range(150):
+        where = (rng.uniform(5, 40), rng.uniform(-0.0012, 0.0012))
+        data = echoes(said, [where], np.full((1, 2), 0.5)) + noise(rng, 2)
+        start = np.array(where) + rng.uniform(-0.2, 0.2, 2) * (1, CELL)
+        fit = fit_echoes(data.astype(np.complex64), said, *start[:, None], none(), 1.0)
+        deviation = np.sqrt(np.diag(np.linalg.inv(fit.information)))
+        unit.append((np.array([fit.delay[0], fit.doppler[0]]) - where) / deviation)
+    ratio = np.sqrt(np.mean(np.square(unit), axis=0))
+    assert np.all(np.abs(ratio - 1) < 3 / np.sqrt(2 * 150) + 0.03)
+
+
+def test_misuse() -> None:
+    said = sounding()
+    with pytest.raises(Misuse, match="delay"):
+        search_grid(said, (5.0, 4.0), 0.001)
+    with pytest.raises(Misuse, match="no_echoes"):
+        fit_echoes(none(), said, np.empty(0), np.empty(0), none(), 1.0)
+    assert len(no_echoes(np.ones((2, 8), np.complex64)).delay) == 0

@@ -1,0 +1,1 @@
+"""Benchmarks: never tests. Run ``make bench``; absolute times belong to the machine that printed them."""

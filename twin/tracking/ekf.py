@@ -1,0 +1,402 @@
+"""Extended Kalman tracks in the world frame from four-parameter detections, dwell by dwell, all tracks of a dwell at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import numpy as np
+
+from hal.array import LIGHT_MPS, steering
+from hal.check import Ge, Gt, Lt, finite
+from hal.errors import Misuse
+from hal.frontend import BeamReport, FrontendSpec, HalfSpec
+from hal.network import response
+from hal.record import Array, Bool, Float, Int
+from twin.records import Detections, EchoObservation, Tracks
+
+__all__ = ["Ekf", "drift", "illumination_db", "measure"]
+
+
+@dataclass(frozen=True)
+class Ekf:
+    """A global-nearest-neighbour tracker with nearly-constant-velocity motion and M-of-N confirmation.
+
+    One detection an object a dwell is assumed: an extended object that gives several bears several tracks. First-order linearisation: good
+    while the cross-range error is small against the square root of range times range error (0.3 deg at 100 m is), poor for births wider than that.
+    Y. Bar-Shalom, X. R. Li, T. Kirubarajan, Estimation with Applications to Tracking and Navigation, Wiley 2001: motion (6.2.2),
+    update in Joseph form (5.2.3-18).
+    """
+
+    # motion: white-noise acceleration of density 2 acceleration^2 hold on each axis, as one that lasts about ``hold`` would have
+    acceleration_mps2: Annotated[float, Gt(0)] = 3.0  # horizontal, one sigma an axis
+    vertical_acceleration_mps2: Annotated[float, Gt(0)] = 0.3
+    acceleration_hold_s: Annotated[float, Gt(0)] = 0.5
+    # birth: one sigma of the velocity, per horizontal axis and upwards, before the closing speed is used
+    birth_speed_mps: Annotated[float, Gt(0)] = 12.0
+    birth_vertical_speed_mps: Annotated[float, Gt(0)] = 0.5
+    gate_probability: Annotated[float, Gt(0), Lt(1)] = 0.9997  # that a track's own detection falls in its gate
+    # confirmation: M detections within the first N dwells that lit the track, its birth counted in both
+    confirm_hits: Annotated[int, Ge(1)] = 3
+    confirm_window: Annotated[int, Ge(1)] = 5
+    # death: confirmed, lit and missed so often in a row; or unseen for so long; or the position's error, all axes together, so large
+    miss_limit: Annotated[int, Ge(1)] = 6
+    lost_s: Annotated[float, Gt(0)] = 1.0
+    position_limit_m: Annotated[float, Gt(0)] = 15.0
+    # a dwell lights what is within this of perfect pointing, both ways together
+    main_lobe_db: Annotated[float, Gt(0)] = 6.0
+    # model errors added to a detection's own, one sigma
+    angle_floor: Annotated[float, Ge(0)] = 5e-4  # direction cosines
+    range_floor_m: Annotated[float, Ge(0)] = 0.05
+    velocity_floor_mps: Annotated[float, Ge(0)] = 0.05
+
+    def start(self) -> Tracks:
+        """No tracks yet, at t = 0."""
+        none = np.zeros(0, dtype=np.int64)
+        return Tracks(
+            t_ns=0,
+            track=none,
+            state=np.zeros((0, 6)),
+            covariance=np.zeros((0, 6, 6)),
+            user=none,
+            confirmed=np.zeros(0, dtype=bool),
+            hits=none,
+            misses=none,
+            seen_ns=none,
+            looks=none,
+        )
+
+    def predict(self, tracks: Tracks, t_ns: int) -> Tracks:
+        """The tracks carried forward to ``t_ns``; two steps are exactly one long one. Raises Misuse for an earlier time."""
+        if not t_ns >= tracks.t_ns:
+            raise Misuse(
+                f"t_ns = {t_ns}: must not be before the tracks' own {tracks.t_ns}; tracks are not smoothed backwards"
+            )
+        if t_ns == tracks.t_ns or not len(tracks.track):
+            return replace(tracks, t_ns=int(t_ns))
+        step_s = (t_ns - tracks.t_ns) * 1e-9
+        state, covariance = drift(tracks.state, tracks.covariance, step_s)
+        sigma_mps2 = np.array([self.acceleration_mps2, self.acceleration_mps2, self.vertical_acceleration_mps2])
+        density = 2 * self.acceleration_hold_s * sigma_mps2**2
+        i = np.arange(3)
+        covariance[:, i, i] += density * step_s**3 / 3
+        covariance[:, i, i + 3] += density * step_s**2 / 2
+        covariance[:, i + 3, i] += density * step_s**2 / 2
+        covariance[:, i + 3, i + 3] += density * step_s
+        return replace(tracks, t_ns=int(t_ns), state=state, covariance=covariance)
+
+    def update(self, tracks: Tracks, detections: Detections, observation: EchoObservation) -> Tracks:
+        """Predict to each dwell in turn; assign, update, count misses of lit tracks, bear and bury.
+
+        A detection that no track takes bears one, unless it looks like a side-lobe ghost: its range and speed are those of a confirmed track
+        that this dwell did not light (``illumination_db`` below ``-main_lobe_db``), which a strong echo through a side lobe would have.
+        A real newcomer at a lit angle with just that range and speed waits until either has moved on.
+        Raises Misuse for detections that are not finite or have no plan's dwell.
+        """
+        finite("detections.value", detections.value)
+        finite("detections.covariance", detections.covariance)
+        plan, numerology = observation.plan, observation.numerology
+        dwells = len(plan.dwell_transmit_slot)
+        if len(detections.dwell) and not (detections.dwell.min() >= 0 and detections.dwell.max() < dwells):
+            raise Misuse(
+                f"detections.dwell = {detections.dwell}: must be in 0 .. {dwells - 1}, the dwells of the observation's plan"
+            )
+        dwell_ns = numerology.frames_per_dwell * numerology.frame_ns
+        tracks = replace(tracks, looks=_looks(tracks))
+        for dwell in range(dwells):
+            own = detections.dwell == dwell
+            t_ns = int(detections.t_ns[own][0]) if np.any(own) else observation.t_ns + dwell * dwell_ns + dwell_ns // 2
+            tracks = self.predict(tracks, max(t_ns, tracks.t_ns))
+            tracks = self._dwell(tracks, detections.value[own], detections.covariance[own], observation, dwell)
+        return tracks
+
+    def _dwell(
+        self,
+        tracks: Tracks,
+        value: Float[Array, "detection 4"],
+        covariance: Float[Array, "detection 4 4"],
+        observation: EchoObservation,
+        dwell: int,
+    ) -> Tracks:
+        spec = observation.spec
+        floor = np.array([self.angle_floor, self.angle_floor, self.range_floor_m, self.velocity_floor_mps])
+        noise = (covariance + np.swapaxes(covariance, -1, -2)) / 2 + np.diag(floor**2)
+        expected, slope, ux = measure(spec, tracks.state)
+        lit = self._lit(observation, dwell, expected, ux)
+        spread = slope @ tracks.covariance @ np.swapaxes(slope, -1, -2)  # [track 4 4]
+        track, detection = self._assign(value, noise, expected, spread)
+
+        state, posterior = tracks.state.copy(), tracks.covariance.copy()
+        if len(track):
+            gap = value[detection] - expected[track]
+            state[track], posterior[track] = _joseph(
+                state[track], posterior[track], gap, slope[track], noise[detection]
+            )
+        seen = np.zeros(len(state), dtype=bool)
+        seen[track] = True
+        hits, looks = tracks.hits + seen, _looks(tracks) + (seen | lit)
+        kept = replace(
+            tracks,
+            state=state,
+            covariance=posterior,
+            confirmed=tracks.confirmed | ((hits >= self.confirm_hits) & (looks <= self.confirm_window)),
+            hits=hits,
+            misses=np.where(seen, 0, tracks.misses + lit),
+            looks=looks,
+            seen_ns=np.where(seen, tracks.t_ns, tracks.seen_ns),
+        )
+        kept = _rows(kept, self._alive(kept))
+
+        free = np.setdiff1d(np.arange(len(value)), detection)
+        ghost = self._ghost(value[free], noise[free], expected, spread, tracks.confirmed & ~lit)
+        return self._born(kept, value[free[~ghost]], noise[free[~ghost]], spec)
+
+    def _lit(
+        self, observation: EchoObservation, dwell: int, expected: Float[Array, "track 4"], ux: Float[Array, " track"]
+    ) -> Bool[Array, " track"]:
+        plan, numerology = observation.plan, observation.numerology
+        direction = np.column_stack([ux, expected[:, :2]])
+        gain_db = illumination_db(
+            observation.spec,
+            observation.transmit_beam,
+            observation.receive_beam,
+            int(plan.dwell_transmit_slot[dwell]),
+            int(plan.dwell_receive_slot[dwell]),
+            direction,
+        )
+        # an echo later than one frame without its prefix folds over: what lies beyond is not looked at
+        reach_m = LIGHT_MPS / 2 * numerology.delay_bins / numerology.sample_rate_hz
+        return np.asarray((gain_db >= -self.main_lobe_db) & (ux > 0) & (expected[:, 2] < reach_m))
+
+    def _assign(
+        self,
+        value: Float[Array, "detection 4"],
+        noise: Float[Array, "detection 4 4"],
+        expected: Float[Array, "track 4"],
+        spread: Float[Array, "track 4 4"],
+    ) -> tuple[Int[Array, " pair"], Int[Array, " pair"]]:
+        """Pairs that minimise the summed negative log likelihood over the dwell; a track may stay without."""
+        if not len(value) or not len(expected):
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        from scipy.optimize import linear_sum_assignment
+
+        total = spread[:, None] + noise[None]
+        gap = value[None] - expected[:, None]
+        distance = np.einsum("tdi,tdi->td", gap, np.linalg.solve(total, gap[..., None])[..., 0])
+        gate = _chi2(self.gate_probability, 4)
+        cost = distance + np.linalg.slogdet(total)[1]
+        inside = distance <= gate
+        if not np.any(inside):
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        # going without costs as much as the worst pair inside any gate, so that every pair inside its gate is worth having
+        alone = cost[inside].max() + 1.0
+        tracks, detections = cost.shape
+        table = np.full((tracks, detections + tracks), alone + 1e6)
+        table[:, :detections][inside] = cost[inside]
+        table[np.arange(tracks), detections + np.arange(tracks)] = alone
+        track, column = linear_sum_assignment(table)
+        took = column < detections
+        return track[took], column[took]
+
+    def _ghost(
+        self,
+        value: Float[Array, "detection 4"],
+        noise: Float[Array, "detection 4 4"],
+        expected: Float[Array, "track 4"],
+        spread: Float[Array, "track 4 4"],
+        unlit: Bool[Array, " track"],
+    ) -> Bool[Array, " detection"]:
+        if not len(value) or not np.any(unlit):
+            return np.zeros(len(value), dtype=bool)
+        gap = value[:, None, 2:] - expected[None, unlit, 2:]
+        total = noise[:, None, 2:, 2:] + spread[None, unlit, 2:, 2:]
+        distance = np.einsum("dti,dti->dt", gap, np.linalg.solve(total, gap[..., None])[..., 0])
+        return np.asarray(np.any(distance <= _chi2(self.gate_probability, 2), axis=1))
+
+    def _alive(self, tracks: Tracks) -> Bool[Array, " track"]:
+        trace = np.trace(tracks.covariance[:, :3, :3], axis1=1, axis2=2)
+        chances = np.maximum(self.confirm_window - _looks(tracks), 0)
+        over = np.where(tracks.confirmed, tracks.misses >= self.miss_limit, tracks.hits + chances < self.confirm_hits)
+        lost = tracks.t_ns - tracks.seen_ns > self.lost_s * 1e9
+        return np.asarray(~over & ~lost & (trace <= self.position_limit_m**2))
+
+    def _born(
+        self,
+        tracks: Tracks,
+        value: Float[Array, "detection 4"],
+        noise: Float[Array, "detection 4 4"],
+        spec: FrontendSpec,
+    ) -> Tracks:
+        """A track for each detection: position from angles and range, then the velocity prior conditioned on the closing speed."""
+        born = len(value)
+        first = max(tracks.born, int(tracks.track.max(initial=-1)) + 1)
+        if not born:
+            return replace(tracks, born=first)
+        state = np.zeros((born, 6))
+        state[:, :3] = _position(spec, value)
+        _, slope, _ = measure(spec, state)
+        into = np.linalg.inv(slope[:, :3, :3])
+        covariance = np.zeros((born, 6, 6))
+        covariance[:, :3, :3] = into @ noise[:, :3, :3] @ np.swapaxes(into, -1, -2)
+        i = np.arange(3, 6)
+        covariance[:, i, i] = np.array([self.birth_speed_mps, self.birth_speed_mps, self.birth_vertical_speed_mps]) ** 2
+        expected, slope, _ = measure(spec, state)
+        state, covariance = _joseph(state, covariance, (value - expected)[:, 3:], slope[:, 3:], noise[:, 3:, 3:])
+        one, new = np.ones(born, dtype=np.int64), first + np.arange(born)
+        return replace(
+            tracks,
+            track=np.concatenate([tracks.track, new]),
+            state=np.concatenate([tracks.state, state]),
+            covariance=np.concatenate([tracks.covariance, covariance]),
+            user=np.concatenate([tracks.user, -one]),
+            confirmed=np.concatenate([tracks.confirmed, np.full(born, self.confirm_hits <= 1)]),
+            hits=np.concatenate([tracks.hits, one]),
+            misses=np.concatenate([tracks.misses, 0 * one]),
+            seen_ns=np.concatenate([tracks.seen_ns, np.full(born, tracks.t_ns)]),
+            looks=np.concatenate([_looks(tracks), one]),
+            born=first + born,
+        )
+
+
+def measure(
+    spec: FrontendSpec, state: Float[Array, "track 6"]
+) -> tuple[Float[Array, "track 4"], Float[Array, "track 4 6"], Float[Array, " track"]]:
+    """What a detector would say of world-frame states ``x y z vx vy vz``, its slope with respect to them, and ``ux``.
+
+    ``uy, uz`` are the direction's cosines in the receive array's frame; with r_t, r_r the distances to the halves' phase centres,
+    ``range_m = (r_t + r_r) / 2`` and ``velocity_mps = -d range / dt``, which is half the delay times c whether or not the halves share a place.
+    A state at a phase centre has no direction: it is treated as a millimetre away.
+    """
+    to_receive = _towards(spec.receive, state)
+    velocity = state[:, 3:]
+    away, across_hz, range_m = np.zeros_like(velocity), np.zeros_like(velocity), np.zeros(len(state))
+    for unit, distance_m in (to_receive, _towards(spec.transmit, state)):
+        along = np.sum(unit * velocity, axis=1, keepdims=True)
+        away += unit / 2
+        range_m += distance_m / 2
+        across_hz += (velocity - along * unit) / (2 * distance_m[:, None])
+    turned = _turned(to_receive[0], spec.receive.array.rotation)  # components along the array's axes
+    expected = np.column_stack([turned[:, 1], turned[:, 2], range_m, -np.sum(away * velocity, axis=1)])
+    slope = np.zeros((len(state), 4, 6))
+    for row, axis in ((0, 1), (1, 2)):
+        axis_w = spec.receive.array.rotation[:, axis]
+        slope[:, row, :3] = (axis_w - turned[:, axis, None] * to_receive[0]) / to_receive[1][:, None]
+    slope[:, 2, :3] = away
+    slope[:, 3, :3] = -across_hz
+    slope[:, 3, 3:] = -away
+    return expected, slope, turned[:, 0]
+
+
+def drift(
+    state: Float[Array, "track 6"], covariance: Float[Array, "track 6 6"], step_s: float
+) -> tuple[Float[Array, "track 6"], Float[Array, "track 6 6"]]:
+    """States and covariances ``step_s`` later (or earlier) at constant velocity, ``F P F^T`` without any acceleration."""
+    moved = np.array(state)
+    moved[:, :3] += step_s * state[:, 3:]
+    grown = np.array(covariance)
+    grown[:, :3, :] += step_s * covariance[:, 3:, :]
+    grown[:, :, :3] += step_s * grown[:, :, 3:]
+    return moved, (grown + np.swapaxes(grown, -1, -2)) / 2
+
+
+def illumination_db(
+    spec: FrontendSpec,
+    transmit_beam: BeamReport,
+    receive_beam: BeamReport,
+    transmit_slot: int,
+    receive_slot: int,
+    direction: Float[Array, "track 3"],
+) -> Float[Array, " track"]:
+    """Two-way gain (dB) of a dwell's beams towards receive-frame directions, 0 for perfect pointing of both.
+
+    Of several chains the best counts. Read-back settings if the machine has them, else the set points, at the carrier; the element pattern is
+    left out. ``-inf`` where a slot holds no row.
+    """
+    world = _turned(direction, spec.receive.array.rotation.T)
+    gain = _pointing(
+        spec.transmit, transmit_beam, transmit_slot, _turned(world, spec.transmit.array.rotation), spec.carrier_hz
+    )
+    gain = gain * _pointing(spec.receive, receive_beam, receive_slot, direction, spec.carrier_hz)
+    return np.asarray(10 * np.log10(gain, out=np.full(len(gain), -np.inf), where=gain > 0))
+
+
+def _pointing(
+    half: HalfSpec, report: BeamReport, slot: int, direction: Float[Array, "track 3"], carrier_hz: float
+) -> Float[Array, " track"]:
+    beam = report.setpoint if report.readback is None else report.readback
+    row = np.flatnonzero(beam.slot == slot)
+    if not len(row) or not len(direction):
+        return np.zeros(len(direction))
+    last = row[-1]
+    held = response(
+        half.network, beam.delay_s[last], beam.phase_rad[last], beam.amplitude[last], np.array([carrier_hz])
+    )[0]
+    peak = np.abs(held).sum(axis=0)  # [chain]: all elements in phase
+    gain = np.abs(steering(half.array, direction, carrier_hz) @ held) / np.where(peak > 0, peak, 1.0)
+    return np.asarray(gain.max(axis=1) ** 2)
+
+
+def _towards(half: HalfSpec, state: Float[Array, "track 6"]) -> tuple[Float[Array, "track 3"], Float[Array, " track"]]:
+    vector_m = state[:, :3] - half.array.origin_m
+    range_m = np.sqrt(np.sum(vector_m * vector_m, axis=1))
+    return vector_m / np.maximum(range_m, 1e-3)[:, None], np.maximum(range_m, 1e-3)
+
+
+def _position(spec: FrontendSpec, value: Float[Array, "detection 4"]) -> Float[Array, "detection 3"]:
+    """The world point at the detection's angles whose mean distance to the two halves is its range (on their ellipsoid)."""
+    uy, uz = value[:, 0], value[:, 1]
+    # noise may push a grazing direction outside the unit disc
+    long = np.maximum(np.sqrt(uy * uy + uz * uz) / 0.999999, 1.0)
+    uy, uz = uy / long, uz / long
+    local = np.column_stack([np.sqrt(1 - uy * uy - uz * uz), uy, uz])
+    unit = _turned(local, spec.receive.array.rotation.T)
+    between = spec.transmit.array.origin_m - spec.receive.array.origin_m
+    range_m = np.maximum(value[:, 2], 1e-3)
+    from_receive = (4 * range_m**2 - between @ between) / (4 * range_m - 2 * (unit @ between))
+    return np.asarray(spec.receive.array.origin_m + from_receive[:, None] * unit)
+
+
+def _turned(vector: Float[Array, "row 3"], rotation: Float[Array, "3 3"]) -> Float[Array, "row 3"]:
+    """``rotation^T vector``, row by row."""
+    return np.asarray(vector @ rotation)
+
+
+def _joseph(
+    state: Float[Array, "track 6"],
+    covariance: Float[Array, "track 6 6"],
+    innovation: Float[Array, "track value"],
+    slope: Float[Array, "track value 6"],
+    noise: Float[Array, "track value value"],
+) -> tuple[Float[Array, "track 6"], Float[Array, "track 6 6"]]:
+    """Kalman update; ``(I - K H) P (I - K H)^T + K R K^T`` stays symmetric and positive whatever the rounding of K."""
+    cross = slope @ covariance
+    gain = np.swapaxes(np.linalg.solve(cross @ np.swapaxes(slope, -1, -2) + noise, cross), -1, -2)
+    left = np.eye(6) - gain @ slope
+    posterior = left @ covariance @ np.swapaxes(left, -1, -2) + gain @ noise @ np.swapaxes(gain, -1, -2)
+    return state + (gain @ innovation[..., None])[..., 0], (posterior + np.swapaxes(posterior, -1, -2)) / 2
+
+
+def _rows(tracks: Tracks, keep: Bool[Array, " track"]) -> Tracks:
+    return replace(
+        tracks,
+        track=tracks.track[keep],
+        state=tracks.state[keep],
+        covariance=tracks.covariance[keep],
+        user=tracks.user[keep],
+        confirmed=tracks.confirmed[keep],
+        hits=tracks.hits[keep],
+        misses=tracks.misses[keep],
+        seen_ns=tracks.seen_ns[keep],
+        looks=_looks(tracks)[keep],
+        born=max(tracks.born, int(tracks.track.max(initial=-1)) + 1),
+    )
+
+
+def _looks(tracks: Tracks) -> Int[Array, " track"]:
+    return tracks.hits + tracks.misses if tracks.looks is None else tracks.looks
+
+
+def _chi2(probability: float, freedom: int) -> float:
+    from scipy.special import gammaincinv
+
+    return float(2 * gammaincinv(freedom / 2, probability))
