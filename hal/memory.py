@@ -181,9 +181,12 @@ class BeamMemory:
         found = self._stacks.get(name)
         if found is None:
             chains, elements = self.half.network.wired.shape
-            found = np.empty((len(keys), len(frequency_hz), elements, chains), dtype=np.complex128)
+            # without delay lines a row is the same at every frequency
+            computed_hz = frequency_hz if self.half.network.lines else frequency_hz[:1]
+            found = np.empty((len(keys), len(computed_hz), elements, chains), dtype=np.complex128)
             for k, key in enumerate(keys):
-                found[k] = self._response(key, frequency_hz)
+                found[k] = self._response(key, computed_hz)
+            found = np.broadcast_to(found, (len(keys), len(frequency_hz), elements, chains))
             found.flags.writeable = False
             if len(self._stacks) >= 8:
                 self._stacks.pop(next(iter(self._stacks)))

@@ -21,7 +21,7 @@ from hal.frontend import Frontend
 from hal.record import Array, Complex, Int
 from twin import loop
 from twin.bus import Bus, NullBus, ZmqBus, flatten
-from twin.control import Chain
+from twin.control import Chain, Parts
 from twin.engine import Engine
 from twin.kpi import Kpi, Scorer
 from twin.loop import Air, Subframe
@@ -150,16 +150,14 @@ class _Twin:
         self.stack.callback(frontend.close)
         for fault in scenario.faults:
             frontend.inject(fault)  # type: ignore[attr-defined]
-        self.chain = Chain(
+        parts = Parts(
             detector=scenario.sensing.detector,
             tracker=control.tracking,
             estimator=control.estimation,
             planner=control.planning,
             precoder=control.precoding,
-            spec=frontend.spec,
-            numerology=self.air.numerology,
-            ledger=self.engine.ledger,
         )
+        self.chain = Chain(parts, frontend.spec, self.air.numerology, self.engine.ledger)
         self.site = loop.opened(self.site_name, frontend, self.chain, self.air.numerology)
         self.scorer = Scorer(self.user, self.entity)
         self.summary = Summary(self.user_names, self.entity_names)

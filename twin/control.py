@@ -20,6 +20,7 @@ from twin.binding import start as nobody_bound
 from twin.engine import Ledger
 from twin.estimation import Estimator
 from twin.planning import Planner
+from twin.planning.fixed import Requests, join
 from twin.precoding import Design, Precoder, Problem
 from twin.precoding.delay_phase import steer
 from twin.records import BasebandCommand, BeamsCommand, Belief, Command, Detections, EchoObservation, Numerology, PilotObservation, Plan
@@ -78,8 +79,10 @@ class Chain:
 
     def first(self) -> Command:
         """A plan from nothing known, and every beam it may need."""
-        plan = self.parts.planner.plan(0, self.belief, np.zeros(0, np.int64), self.spec, self.numerology, None)
-        return Command(plan=plan, beams=self._beams(plan, None))
+        planner = self.parts.planner
+        plan = planner.plan(0, self.belief, np.zeros(0, np.int64), self.spec, self.numerology, None)
+        wanted = join(planner.raster_requests(self.spec), planner.beam_requests(plan, self.belief, self.spec))
+        return Command(plan=plan, beams=self._beams(wanted))
 
     def steer(self, echo: EchoObservation) -> Command:
         """Look at the echoes, update the tracks, plan the next subframe and point the beams that both subframes need."""
@@ -93,7 +96,10 @@ class Chain:
         with stage("planning"):
             plan = parts.planner.plan(echo.k + 1, self.belief, echo.user, self.spec, self.numerology, echo.plan)
         with stage("precoding"):
-            beams = self._beams(plan, echo.plan)
+            next_ns = echo.t_ns + self.numerology.subframe_ns
+            data = parts.planner.data_requests(plan, self.belief, self.spec, (now_ns + next_ns) // 2)
+            dwells = parts.planner.dwell_requests(plan, self.belief, self.spec, next_ns)
+            beams = self._beams(join(data, dwells))
         self._before_pilots, self._bindings_before = self.belief, self._bindings
         return Command(plan=plan, beams=beams)
 
@@ -118,3 +124,84 @@ class Chain:
             rebindings=self._bindings.rebindings,
         )
         return Command(baseband=baseband)
+
+    def _beams(self, wanted: Requests) -> BeamsCommand:
+        """Machine settings for rows of both halves' beam memory."""
+        design = self._designed(wanted.transmit_direction, wanted.transmit_user)
+        self._power_w.update(zip(wanted.transmit_slot.tolist(), design.power_w, strict=True))
+        heard = steer(self.spec.receive, wanted.receive_direction, self.spec.carrier_hz)
+        return BeamsCommand(
+            transmit_slot=wanted.transmit_slot,
+            transmit_delay_s=design.delay_s,
+            transmit_phase_rad=design.phase_rad,
+            transmit_amplitude=design.amplitude,
+            receive_slot=wanted.receive_slot,
+            receive_delay_s=heard.delay_s,
+            receive_phase_rad=heard.phase_rad,
+            receive_amplitude=heard.amplitude,
+        )
+
+    def _designed(self, direction: Float[Array, "row 3"], user: Int[Array, " row"]) -> Design:
+        """What the precoder makes of rows with these believed directions; targets are all confirmed tracks that are not the row's user."""
+        channel, subcarriers = self.belief.channel, len(self.numerology.subcarrier_hz)
+        gain = np.zeros((len(direction), subcarriers), dtype=np.complex128)
+        known = np.flatnonzero(np.isin(user, channel.user))
+        if known.size:
+            gain[known] = channel.gain[np.searchsorted(channel.user, user[known])]
+        return self.parts.precoder.design(
+            Problem(
+                half=self.spec.transmit,
+                frequency_hz=self.numerology.subcarrier_hz,
+                user_direction=direction,
+                user_gain=gain,
+                target_direction=np.zeros((len(direction), 0, 3)),
+                target_gain=np.zeros((len(direction), 0, subcarriers), dtype=np.complex128),
+                power_w=self.spec.transmit_power_w,
+                noise_w=self.numerology.user_noise_w,
+            )
+        )
+
+    def _baseband(self, pilots: PilotObservation) -> BasebandCommand:
+        """Power over subcarriers of every slot in use, the same at each update: one stream leaves the rest to the analog beam."""
+        slot = np.array(sorted(self._power_w), dtype=np.int64)
+        updates, chains = len(pilots.update_ns), len(self.spec.transmit.network.wired)
+        power = np.stack([self._power_w[s] for s in slot.tolist()])
+        weights = one_stream(self.spec)
+        return BasebandCommand(
+            slot=slot,
+            digital=np.broadcast_to(weights, (updates, len(slot), chains, 1)),
+            power_w=np.broadcast_to(power, (updates, *power.shape)),
+        )
+
+    def _predicted(self, pilots: PilotObservation, channel: Complex[Array, "user subcarrier element"], baseband: BasebandCommand) -> Float[Array, " user"]:
+        """Rate a user over the subframe, if the channel is what it is believed to be and the beam what was read back."""
+        plan, numerology = pilots.plan, self.numerology
+        beam = pilots.transmit_beam.setpoint if pilots.transmit_beam.readback is None else pilots.transmit_beam.readback
+        rate = np.zeros(len(pilots.user))
+        for i, user in enumerate(pilots.user):
+            block = np.flatnonzero(plan.served[:, plan.user == user].any(axis=1))
+            row = np.flatnonzero(beam.slot == plan.slot[block[0]]) if block.size else block
+            if not row.size:
+                continue
+            sent = response(self.spec.transmit.network, beam.delay_s[row], beam.phase_rad[row], beam.amplitude[row], numerology.subcarrier_hz)[0]
+            at = np.searchsorted(baseband.slot, plan.slot[block[0]])
+            heard = np.einsum("me,mec,c->m", channel[i], sent, baseband.digital[-1, at, :, 0])
+            bits = np.log2(1 + np.abs(heard) ** 2 * baseband.power_w[-1, at] / numerology.user_noise_w).sum()
+            share = (block.size * numerology.block_ns - np.isin(block, plan.update_block).sum() * numerology.pilot_ns) / numerology.subframe_ns
+            rate[i] = bits * numerology.subcarrier_spacing_hz * share
+        return rate
+
+
+def one_stream(spec: FrontendSpec) -> Complex[Array, "chain 1"]:
+    """Baseband weights of one stream that keep the radiated power: equal on chains of disjoint elements, the first of chains that share them."""
+    wired = spec.transmit.network.wired
+    shared = bool((wired.sum(axis=0) > 1).any())
+    weights = np.zeros((len(wired), 1), dtype=np.complex128)
+    weights[: 1 if shared else len(wired)] = 1.0 if shared else len(wired) ** -0.5
+    return weights
+
+
+def no_detections() -> Detections:
+    """Nothing found."""
+    none = np.zeros(0, np.int64)
+    return Detections(t_ns=none, dwell=none, value=np.zeros((0, 4)), covariance=np.zeros((0, 4, 4)), snr_db=np.zeros(0))

@@ -136,7 +136,8 @@ def written(column: Column, value: Any) -> Any:
     unit = column.spelled[0][1]
     if isinstance(value, Path):
         return str(value)
-    return _each(value, lambda number: number if unit is None else revert(number, unit, column.name))
+    # float() and int(): a NumPy number may be a default, and is none to YAML
+    return _each(value, lambda number: _bare(number) if unit is None else revert(_bare(number), unit, column.name))
 
 
 def convert(value: float, unit: str, name: str, whole: bool = False) -> Any:
@@ -267,6 +268,10 @@ def _bounded(kind: Any, rules: tuple[Any, ...]) -> Any:
 def _whole(value: Any) -> Any:
     # 1e3 is a float to YAML and a whole number to its writer; nothing is lost in taking it.
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _bare(number: float) -> float | int:
+    return int(number) if isinstance(number, int) else float(number)
 
 
 def _each(value: Any, change: Callable[[Any], Any]) -> Any:

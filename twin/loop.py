@@ -19,7 +19,7 @@ from hal.frontend import Beam, BeamReport, Drive, Emission, Frontend, HalfSpec, 
 from hal.medium import Paths, beam_gains, wideband
 from hal.record import Array, Complex, Float, Int
 from twin.channel import Channel
-from twin.control import Controller
+from twin.control import Controller, one_stream
 from twin.engine import Engine
 from twin.kpi import Blocks, Dwell, Kpi, Scorer, bound_detections, no_blocks, with_served
 from twin.physics.draws import Draws
@@ -238,6 +238,7 @@ def observed_pilots(
 ) -> PilotObservation | None:
     """All pilots up to block ``last``: orthogonal among users, coherent over the pilot's length, y = W^H h sqrt(p) + n."""
     numerology, plan = air.numerology, site.plan
+    users = users[np.isin(users, plan.user)]  # who came since the plan was made has no pilots in it yet
     update = np.flatnonzero((plan.update_block >= first) & (plan.update_block < last))
     if not update.size or not users.size:
         return before
@@ -253,7 +254,7 @@ def observed_pilots(
     )
     one_antenna = np.ones((1, subcarriers, 1, 1), dtype=np.complex128)
     emission = Emission(source=np.tile(users, update.size), drive=drive, row=alone, response=one_antenna)
-    slot = plan.pilot_receive_slot[update][:, np.searchsorted(plan.user, users).clip(0, len(plan.user) - 1)]
+    slot = plan.pilot_receive_slot[update][:, np.searchsorted(plan.user, users)]
     heard = site.frontend.receive(
         [(emission, up)], Listen(t_ns=event_ns, slot=slot.ravel(), bandwidth_hz=1e9 / numerology.pilot_ns)
     )
@@ -288,7 +289,7 @@ def opened(name: str, frontend: Frontend, controller: Controller, numerology: Nu
         controller=controller,
         plan=command.plan,
         power_w=np.full((slots, subcarriers), spec.transmit_power_w / subcarriers),
-        digital=np.broadcast_to(one_stream(spec.transmit.network.wired), (slots, chains, 1)).copy(),
+        digital=np.broadcast_to(one_stream(spec), (slots, chains, 1)).copy(),
         transmit=nothing["transmit"],
         receive=nothing["receive"],
     )
@@ -308,14 +309,6 @@ def unloaded(half: str, spec: HalfSpec) -> BeamReport:
         amplitude=settings,
     )
     return BeamReport(setpoint=empty, readback=empty, accepted_ns=0, effective_ns=0, clipped=0, uncertainty_ns=0)
-
-
-def one_stream(wired: Bool[Array, "chain element"]) -> Complex[Array, "chain 1"]:
-    """Baseband weights of one stream that keep the radiated power: equal on chains of disjoint elements, the first of chains that share them."""
-    shared = (wired.sum(axis=0) > 1).any()
-    weights = np.zeros((len(wired), 1), dtype=np.complex128)
-    weights[: 1 if shared else len(wired)] = 1.0 if shared else len(wired) ** -0.5
-    return weights
 
 
 def latch(site: Site, beams: BeamsCommand | None, at_ns: int) -> list[tuple[str, BeamReport]]:

@@ -11,7 +11,7 @@ from hal.array import LIGHT_MPS, Ula
 from hal.errors import Misuse
 from twin.document import Place
 from twin.physics.propagation import unambiguous_velocity_mps
-from twin.scenario import frame_ns, half_spec
+from twin.scenario import frame_ns, half_spec, site_spec
 
 __all__ = ["RULES"]
 
@@ -191,6 +191,38 @@ def memory_fits(scenario: SimpleNamespace) -> Broken:
                     f"must be at least {users + dwells}: one for each of {users} users and {dwells} dwells",
                     str(slots),
                 )
+
+
+@reads("sites", "users", "sensing", "subframe", "carrier_hz")
+def plans_fit(scenario: SimpleNamespace) -> Broken:
+    """A planner of fixed shape has blocks for the dwells, and rows for users, dwells and search."""
+    sensing = scenario.sensing
+    dwell = sensing.frames_per_dwell * frame_ns(sensing)
+    users = sum(
+        len(names) for names in (crew(scenario, mover) for mover in scenario.users) if not isinstance(names, str)
+    )
+    for name, site in scenario.sites.items():
+        planning, at = site.control.planning, ("sites", name, "control", "planning")
+        if hasattr(planning, "sensing_blocks"):
+            fit = planning.sensing_blocks * scenario.subframe.block_ns // dwell
+            if min(fit, getattr(planning, "dwell_slots", fit)) != sensing.dwells:
+                yield (
+                    (*at, "sensing_blocks"),
+                    f"{planning.sensing_blocks} blocks of {us(scenario.subframe.block_ns)} hold {fit} dwells of {us(dwell)} and sensing.dwells is "
+                    f"{sensing.dwells}; leave sensing_blocks and dwell_slots out to have as many as they take",
+                    str(planning.sensing_blocks),
+                )
+        if getattr(planning, "user_slots", users) < users:
+            yield (*at, "user_slots"), f"must be at least {users}, the number of users", str(planning.user_slots)
+        if hasattr(planning, "layout"):
+            try:
+                spec = site_spec(site, name, scenario.carrier_hz)
+            except Misuse:  # told by machine_fits
+                continue
+            try:
+                planning.layout(spec)
+            except Misuse as error:
+                yield at, str(error), ""
 
 
 @reads("users", "targets")

@@ -7,7 +7,7 @@ derives the file's keys and checks from that, so that nothing is written twice; 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from math import ceil, inf
@@ -62,6 +62,7 @@ __all__ = [
     "loads",
     "numerology",
     "schema",
+    "site_spec",
 ]
 
 BOLTZMANN_JPK = 1.380649e-23
@@ -153,7 +154,7 @@ class Control:
         default_factory=partial(make, "twin.estimation", "mmse")
     )
     planning: Annotated[Planner, Family("twin.planning")] = field(
-        default_factory=partial(make, "twin.planning", "stubs:Plan")
+        default_factory=partial(make, "twin.planning", "fixed")
     )
     precoding: Annotated[Precoder, Family("twin.precoding")] = field(
         default_factory=partial(make, "twin.precoding", "delay_phase")
@@ -318,12 +319,16 @@ def frontend_spec(scenario: Scenario, name: str) -> FrontendSpec:
     Raises:
         Misuse: array and network do not fit together.
     """
-    site = scenario.sites[name]
+    return site_spec(scenario.sites[name], name, scenario.carrier_hz)
+
+
+def site_spec(site: Site, name: str, carrier_hz: float) -> FrontendSpec:
+    """The nameplate of a site alone; see ``frontend_spec``."""
     return FrontendSpec(
         name=name,
-        carrier_hz=scenario.carrier_hz,
-        transmit=half_spec(site, site.transmit, scenario.carrier_hz),
-        receive=half_spec(site, site.receive, scenario.carrier_hz),
+        carrier_hz=carrier_hz,
+        transmit=half_spec(site, site.transmit, carrier_hz),
+        receive=half_spec(site, site.receive, carrier_hz),
         transmit_power_w=site.power_w,
         noise_figure_db=site.noise_figure_db,
         isolation_db=site.isolation_db,
@@ -342,6 +347,18 @@ def half_spec(site: Site, half: Transmit | Receive, carrier_hz: float) -> HalfSp
     return HalfSpec(array=array, network=half.network.build(array.columns, array.rows), memory_slots=half.memory_slots)
 
 
+def _planned(site: Site, name: str, draft: SimpleNamespace, document: Document) -> Site:
+    """The site, its planner made for the dwells there are wherever the file leaves that open."""
+    planning, sensing = site.control.planning, draft.sensing
+    taken_ns = sensing.dwells * sensing.frames_per_dwell * frame_ns(sensing)
+    fit = {"sensing_blocks": -(-taken_ns // draft.subframe.block_ns), "dwell_slots": sensing.dwells}
+    at = ("sites", name, "control", "planning")
+    open_ = {key: n for key, n in fit.items() if hasattr(planning, key) and (*at, key) not in document.spots}
+    if not open_:
+        return site
+    return replace(site, control=replace(site.control, planning=replace(planning, **open_)))  # type: ignore[type-var]
+
+
 def _scenario(document: Document) -> Scenario:
     from twin.rules import RULES  # rules are about this module's classes
 
@@ -353,6 +370,9 @@ def _scenario(document: Document) -> Scenario:
             made = entry.default_factory() if callable(entry.default_factory) else entry.default
             setattr(draft, column.name, made)
     keys = {column.name: column.key for column in columns(Scenario)}
+    if not any(document.blamed((keys[name],)) for name in ("sites", "subframe", "sensing")):
+        draft.sites = {name: _planned(site, name, draft, document) for name, site in draft.sites.items()}
+        given["sites"] = draft.sites
     for reads, rule in RULES:
         # A rule about several sections is only asked where each of them is sound by itself.
         if not any(document.blamed((keys[name],)) for name in reads):

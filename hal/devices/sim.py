@@ -255,7 +255,8 @@ class SimFrontend:
         if name not in self._roots:
             if len(self._roots) >= 256:
                 self._roots.clear()
-            self._roots[name] = noise_root(self.spec.receive.network.wired, response)
+            network = self.spec.receive.network
+            self._roots[name] = noise_root(network.wired, response if network.lines else response[:1])
         return self._roots[name]
 
 

@@ -61,7 +61,17 @@ def test_what_a_paper_does_not_print_is_marked(name):
 
 @pytest.mark.parametrize(
     "package",
-    ["twin.mobility", "twin.channel", "twin.waveforms", "twin.sensing", "twin.tracking", "twin.estimation", "twin.planning", "twin.precoding", "hal.devices"],
+    [
+        "twin.mobility",
+        "twin.channel",
+        "twin.waveforms",
+        "twin.sensing",
+        "twin.tracking",
+        "twin.estimation",
+        "twin.planning",
+        "twin.precoding",
+        "hal.devices",
+    ],
 )
 def test_every_default_of_every_component_can_be_written_in_file_units(package):
     """Else a scenario written back would not be the scenario that ran: 0.2 W, say, is no number of dBm."""
@@ -71,7 +81,9 @@ def test_every_default_of_every_component_can_be_written_in_file_units(package):
             unit, value = column.spelled[0][1], defaults[column.name]
             if unit is None or not isinstance(value, int | float) or value is MISSING:
                 continue
-            assert convert(revert(value, unit, column.name), unit, column.name) == value, f"{package}.{kind}.{column.name} = {value!r}"
+            assert convert(revert(value, unit, column.name), unit, column.name) == value, (
+                f"{package}.{kind}.{column.name} = {value!r}"
+            )
 
 
 def test_street_is_the_flagship():
@@ -112,7 +124,14 @@ def test_paper000_holds_what_section_6_1_prints():
     assert len(send.network.wired) == 1
     assert 10 * math.log10(site.power_w * 1e3) == pytest.approx(10)  # SNR 10 dB over 0 dBm
     assert (len(made.users), len(made.targets)) == (1, 3)  # K
-    for printed in ("sigma_beta = 1", "sigma_alpha = 0.6", "tau_max = 100 ns", "0 dBm", "learning rate 0.004", "N_b = 16"):
+    for printed in (
+        "sigma_beta = 1",
+        "sigma_alpha = 0.6",
+        "tau_max = 100 ns",
+        "0 dBm",
+        "learning rate 0.004",
+        "N_b = 16",
+    ):
         assert printed in text("paper000")
     # MSIA as section 6.1 defines it, from where the movers stand
     where = np.array([mover.mobility.position_m for mover in (*made.users, *made.targets)])
@@ -169,7 +188,9 @@ def test_paper004_holds_what_section_4_prints():
     assert made.subframe.block_ns == 70_000  # M_b T_s
     assert made.pilots.duration_ns == 9_000  # M_e T_s
     assert made.channel.spread_rad == pytest.approx(math.radians(1))
-    assert made.sensing.frames_per_dwell * frame_ns(made.sensing) == 4 * made.subframe.block_ns  # figure 5 starts at 4 blocks
+    assert (
+        made.sensing.frames_per_dwell * frame_ns(made.sensing) == 4 * made.subframe.block_ns
+    )  # figure 5 starts at 4 blocks
     speeds = {math.hypot(*user.mobility.velocity_mps) for user in made.users}
     assert len(speeds) == 1  # "the same mobility speed"
     from scipy.special import j0

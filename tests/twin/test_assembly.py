@@ -154,7 +154,10 @@ def test_an_unknown_key_gets_its_nearest_name():
         ("law: null\n", "f.yaml:1:6: law: must name a kind: broken, slow, still (got nothing)"),
         ("law: still\nparts: []\n", "f.yaml:2:8: parts: must be a mapping of names (got [])"),
         ("law: still\ncrew: {}\n", "f.yaml:2:7: crew: must be a list (got a mapping)"),
-        ("law: still\ncrew: [{shape: null}]\n", "f.yaml:2:16: crew.0.shape: must name a kind: disc or box (got nothing)"),
+        (
+            "law: still\ncrew: [{shape: null}]\n",
+            "f.yaml:2:16: crew.0.shape: must name a kind: disc or box (got nothing)",
+        ),
         ("law: still\ncrew: [{spare: 3}]\n", "f.yaml:2:16: crew.0.spare: must be a mapping of its parameters (got 3)"),
     ],
 )
@@ -180,7 +183,9 @@ def test_infinities_come_and_go_where_a_default_holds_one():
     Stay.__annotations__ = {"leave_s": float, "until_s": float}
     document = parse("{leave_s: .inf, until_s: .inf}", "f.yaml")
     build(Stay, document.value, (), document)
-    assert [str(problem) for _, problem in document.problems] == ["f.yaml:1:26: until_s: must be a finite number (got inf)"]
+    assert [str(problem) for _, problem in document.problems] == [
+        "f.yaml:1:26: until_s: must be a finite number (got inf)"
+    ]
     assert plain(Stay()) == {"leave_s": math.inf, "until_s": 1.0}
     assert parse(written(plain(Stay()))).value == {"leave_s": math.inf, "until_s": 1.0}
 

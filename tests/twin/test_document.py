@@ -177,14 +177,33 @@ def test_what_is_wrong_with_an_override_is_said_of_it_and_not_of_a_line():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "nothing"), (True, "true"), ({}, "a mapping"), ([1, "x"], "[1, 'x']"), ([0] * 99, "a list of 99"), ("y" * 99, "'" + "y" * 56 + "...")],
+    [
+        (None, "nothing"),
+        (True, "true"),
+        ({}, "a mapping"),
+        ([1, "x"], "[1, 'x']"),
+        ([0] * 99, "a list of 99"),
+        ("y" * 99, "'" + "y" * 56 + "..."),
+    ],
 )
 def test_values_are_shown_as_in_the_file(value, text):
     assert shown(value) == text
 
 
-leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z"), include_characters=" "))
-trees = st.dictionaries(st.text("abc_", min_size=1), st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text("abcxyz", min_size=1), inner), max_leaves=12), min_size=1)
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z"), include_characters=" "))
+)
+trees = st.dictionaries(
+    st.text("abc_", min_size=1),
+    st.recursive(
+        leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text("abcxyz", min_size=1), inner), max_leaves=12
+    ),
+    min_size=1,
+)
 
 
 @given(trees)

@@ -53,7 +53,7 @@ def test_the_frame_and_its_gap():
 
 
 def test_the_down_link_by_decibels():
-    made, f = told("channel: { vapour_density_g_m3: 0, pressure_hpa: 1e-6 }\n")
+    _, f = told("channel: { vapour_density_g_m3: 0, pressure_hpa: 1e-6 }\n")
     loss = 20 * math.log10(4 * math.pi * 140 * 100e9 / LIGHT)
     per_subcarrier = 30 - 10 * math.log10(32)
     gain = 10 * math.log10(256)
@@ -63,7 +63,9 @@ def test_the_down_link_by_decibels():
     snr = 10 ** (f["down SNR at the edge"].value / 10)
     assert f["down rate at the edge"].value == pytest.approx(8 * math.log2(1 + snr))
     pilot_noise = 10 * math.log10(1.380649e-23 * 290 * 1e3) + 10 + 10 * math.log10(1 / 9e-6)
-    assert f["pilot SNR at the edge"].value == pytest.approx(23 - 10 * math.log10(32) + gain - loss - pilot_noise, abs=1e-4)
+    assert f["pilot SNR at the edge"].value == pytest.approx(
+        23 - 10 * math.log10(32) + gain - loss - pilot_noise, abs=1e-4
+    )
 
 
 def test_the_echo_by_decibels_with_gas():
@@ -116,7 +118,9 @@ def test_delay_lines_take_squint_away_and_their_steps_bring_a_little_back():
     assert lined < 0.05
     _, coarse = told("", **{"sites.bs0.transmit.network.delay_bits": "1"})
     assert coarse["squint loss, delay lines"].value > lined
-    _, exact = told("", **{"sites.bs0.transmit.network.delay_bits": "0", "sites.bs0.transmit.network.delay_lines": "[16, 16]"})
+    _, exact = told(
+        "", **{"sites.bs0.transmit.network.delay_bits": "0", "sites.bs0.transmit.network.delay_lines": "[16, 16]"}
+    )
     assert exact["squint loss, delay lines"].value == pytest.approx(0, abs=1e-9)
     spec = frontend_spec(made, "bs0")
     assert squint_loss_db(spec.transmit, np.array([1.0, 0.0, 0.0]), 100e9, 104e9) == pytest.approx(0, abs=1e-9)

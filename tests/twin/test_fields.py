@@ -223,7 +223,11 @@ def test_families_and_dataclasses_are_left_to_assembly():
 
 
 def _module_level(cls):
-    cls.__annotations__ = {"part": Annotated[object, Family("twin.mobility")], "inner": Plain, "several": tuple[Plain, ...]}
+    cls.__annotations__ = {
+        "part": Annotated[object, Family("twin.mobility")],
+        "inner": Plain,
+        "several": tuple[Plain, ...],
+    }
     return cls
 
 

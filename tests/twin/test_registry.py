@@ -38,9 +38,7 @@ def family(tmp_path, monkeypatch):
     (home / "_tables.py").write_text("raise RuntimeError('private modules are not kinds')")
     monkeypatch.syspath_prepend(tmp_path)
     points: list[importlib.metadata.EntryPoint] = []
-    monkeypatch.setattr(
-        registry.metadata, "entry_points", lambda group: tuple(p for p in points if p.group == group)
-    )
+    monkeypatch.setattr(registry.metadata, "entry_points", lambda group: tuple(p for p in points if p.group == group))
     yield name, home, points
     for loaded in [m for m in sys.modules if m.startswith(name)]:
         del sys.modules[loaded]
@@ -62,7 +60,10 @@ def test_modules_are_kinds_and_the_first_public_name_is_the_component(family):
 
 def test_a_sorted_all_still_finds_the_class_that_spells_the_module(family):
     package, home, _ = family
-    source = GOOD.format(name="PhaseOnly", doc="Phases.").replace('["PhaseOnly", "other"]', '["Beams", "PhaseOnly"]') + "class Beams: ..."
+    source = (
+        GOOD.format(name="PhaseOnly", doc="Phases.").replace('["PhaseOnly", "other"]', '["Beams", "PhaseOnly"]')
+        + "class Beams: ..."
+    )
     (home / "phase_only.py").write_text(source)
     assert registry.resolve(package, "phase_only").__name__ == "PhaseOnly"
 
@@ -82,7 +83,9 @@ def test_adding_a_file_is_enough(family):
     assert registry.resolve(package, "ray_tube").__name__ == "RayTube"
 
 
-@pytest.mark.parametrize(("kind", "first"), [("near_feild", "near_field"), ("farfield", "far_field"), ("FAR", "far_field")])
+@pytest.mark.parametrize(
+    ("kind", "first"), [("near_feild", "near_field"), ("farfield", "far_field"), ("FAR", "far_field")]
+)
 def test_an_unknown_kind_lists_the_known_ones_nearest_first(family, kind, first):
     package, _, _ = family
     with pytest.raises(Misuse, match=f"'{kind}' is not one of .*nearest first: {first}, .*pkg.mod:Class"):
@@ -97,7 +100,7 @@ def test_pkg_mod_class(family, tmp_path):
     assert registry.kind_of(package, cls()) == f"{package}_outside:Mine"
     with pytest.raises(Misuse, match="has no 'Mien'; its classes: Mine"):
         registry.resolve(package, f"{package}_outside:Mien")
-    with pytest.raises(Misuse, match="'nowhere:X' .*cannot be loaded: ModuleNotFoundError.*nowhere"):
+    with pytest.raises(Misuse, match=r"'nowhere:X' .*cannot be loaded: ModuleNotFoundError.*nowhere"):
         registry.resolve(package, "nowhere:X")
     with pytest.raises(Misuse, match="a component is a frozen dataclass"):
         registry.resolve(package, f"{package}_outside:other")
@@ -119,7 +122,7 @@ def test_a_broken_plug_in_is_named_and_hides_no_other(family, tmp_path):
     package, _, points = family
     (tmp_path / f"{package}_bad.py").write_text("import no_such_thing")
     points.append(point(package, "bad", f"{package}_bad:Bad"))
-    with pytest.raises(Misuse, match="kind 'bad' .*cannot be loaded: ModuleNotFoundError: .*no_such_thing"):
+    with pytest.raises(Misuse, match=r"kind 'bad' .*cannot be loaded: ModuleNotFoundError: .*no_such_thing"):
         registry.kinds(package)
     assert registry.resolve(package, "far_field").__name__ == "FarField"
     lines = dict(registry.describe(package))

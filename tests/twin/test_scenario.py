@@ -58,7 +58,14 @@ def test_what_is_dumped_loads_to_an_equal_scenario_with_every_default_in_it():
     made = loads(LEAST)
     text = dump(made)
     assert loads(text) == made
-    for key in ("period_ms: 5", "delay_range_ps: 100", "command_latency_us: 50", "kind: static", "isolation_db: .inf", "power_dbm: 30"):
+    for key in (
+        "period_ms: 5",
+        "delay_range_ps: 100",
+        "command_latency_us: 50",
+        "kind: static",
+        "isolation_db: .inf",
+        "power_dbm: 30",
+    ):
         assert key in text
     assert dump(loads(text)) == text
 
@@ -105,9 +112,16 @@ users:
         "f.yaml:2:13: duration_s: must be a multiple of subframe.period_ms: 12300000 ns is not a multiple of 5000000 ns; "
         "the nearest is 0.01 (got 0.0123)"
     )
-    assert said[2].startswith("f.yaml:3:21: subframe.blocks: 40 blocks of 140 us take 5600 us and the subframe is 5000 us; at most 35 fit")
-    assert said[3] == "f.yaml:4:28: communication.fidelity: bits through modem and channel are not built yet; use abstract (got waveform)"
-    assert said[4].startswith("f.yaml:5:50: sensing.waveform: kind 'odm' is not one of twin.waveforms's: known, nearest first: oddm")
+    assert said[2].startswith(
+        "f.yaml:3:21: subframe.blocks: 40 blocks of 140 us take 5600 us and the subframe is 5000 us; at most 35 fit"
+    )
+    assert (
+        said[3]
+        == "f.yaml:4:28: communication.fidelity: bits through modem and channel are not built yet; use abstract (got waveform)"
+    )
+    assert said[4].startswith(
+        "f.yaml:5:50: sensing.waveform: kind 'odm' is not one of twin.waveforms's: known, nearest first: oddm"
+    )
     assert said[5] == "f.yaml:8:21: sites.bs0.power_dbm: must be a number (got 'lots')"
     assert said[6].startswith("f.yaml:8:59: sites.bs0.transmit.array.colums: unknown key; did you mean 'columns'?")
     assert said[7] == "f.yaml:11:56: users.0.mobility.velocity_mps: must have 3 entries (got [1, 2])"
@@ -117,26 +131,68 @@ users:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("sensing: { dwells: 99 }", "f.yaml:4:20: sensing.dwells: 99 dwells of 16 frames of 17.5 us take 27720 us, and all blocks but one are 4760 us; at most 17 fit (got 99)"),
-        ("sensing: { prefix_us: 0.5 }", "f.yaml:4:23: sensing.prefix_us: must be at least 0.934 us, the delay of an echo from range_m = 140 m; lengthen it or lower range_m (got 0.5)"),
-        ("sensing: { range_m: 149.9, prefix_us: 2 }", "f.yaml:4:21: sensing.range_m: must be at most 149.9 m, where ranges repeat with a spacing of 1000 kHz; lower one of the two (got 149.9)"),
-        ("sensing: { delay_bins: 2, doppler_bins: 2 }", "f.yaml:4:10: sensing.pulse_span: twice the span must be below the frame's 4 samples (got 10)"),
-        ("carrier_ghz: 3", "f.yaml:1:1: communication.bandwidth_ghz: the band of 8 GHz about carrier_ghz = 3 reaches below 0 Hz; raise the carrier or narrow the band"),
-        ("duration_s: 1e-9", "f.yaml:4:13: duration_s: must be a multiple of subframe.period_ms: 1 ns is not a multiple of 5000000 ns; the nearest is 0.005 (got 1e-09)"),
-        ("duration_s: 0.0000000001", "f.yaml:4:13: duration_s: must be a whole number of ns: 0.1 lies between 0 and 1 (got 1e-10)"),
-        ("targets: [{ name: a, mobility: static }]", "f.yaml:4:19: targets.0.name: must be unique; users.0 has it too (got 'a')"),
-        ("targets: [{ name: '', mobility: static }]", "f.yaml:4:19: targets.0.name: must have at least 1 characters (got '')"),
-        ("targets: [{ name: b, rcs_m2: -1, mobility: static }]", "f.yaml:4:30: targets.0.rcs_m2: must be >= 0 (got -1)"),
+        (
+            "sensing: { dwells: 99 }",
+            "f.yaml:4:20: sensing.dwells: 99 dwells of 16 frames of 17.5 us take 27720 us, and all blocks but one are 4760 us; at most 17 fit (got 99)",
+        ),
+        (
+            "sensing: { prefix_us: 0.5 }",
+            "f.yaml:4:23: sensing.prefix_us: must be at least 0.934 us, the delay of an echo from range_m = 140 m; lengthen it or lower range_m (got 0.5)",
+        ),
+        (
+            "sensing: { range_m: 149.9, prefix_us: 2 }",
+            "f.yaml:4:21: sensing.range_m: must be at most 149.9 m, where ranges repeat with a spacing of 1000 kHz; lower one of the two (got 149.9)",
+        ),
+        (
+            "sensing: { delay_bins: 2, doppler_bins: 2 }",
+            "f.yaml:4:10: sensing.pulse_span: twice the span must be below the frame's 4 samples (got 10)",
+        ),
+        (
+            "carrier_ghz: 3",
+            "f.yaml:1:1: communication.bandwidth_ghz: the band of 8 GHz about carrier_ghz = 3 reaches below 0 Hz; raise the carrier or narrow the band",
+        ),
+        (
+            "duration_s: 1e-9",
+            "f.yaml:4:13: duration_s: must be a multiple of subframe.period_ms: 1 ns is not a multiple of 5000000 ns; the nearest is 0.005 (got 1e-09)",
+        ),
+        (
+            "duration_s: 0.0000000001",
+            "f.yaml:4:13: duration_s: must be a whole number of ns: 0.1 lies between 0 and 1 (got 1e-10)",
+        ),
+        (
+            "targets: [{ name: a, mobility: static }]",
+            "f.yaml:4:19: targets.0.name: must be unique; users.0 has it too (got 'a')",
+        ),
+        (
+            "targets: [{ name: '', mobility: static }]",
+            "f.yaml:4:19: targets.0.name: must have at least 1 characters (got '')",
+        ),
+        (
+            "targets: [{ name: b, rcs_m2: -1, mobility: static }]",
+            "f.yaml:4:30: targets.0.rcs_m2: must be >= 0 (got -1)",
+        ),
         ("targets: [{ name: b, mobility: { kind: trace, path: gone.csv } }]", "f.yaml:4:32: targets.0.mobility: "),
-        ("faults: [{ kind: dead_element, at_ms: 10, elements: [255, 256] }]", "f.yaml:4:59: faults.0.elements.1: the transmit half has 256 elements, counted from 0 (got 256)"),
-        ("faults: [{ kind: chain_off, at_ms: 5000, chain: 1 }]", "f.yaml:4:36: faults.0.at_ms: must be before the end of the run (1000 ms) (got 5000)"),
-        ("faults: [{ kind: chain_off, at_ms: 50, until_ms: 50, site: bs1 }]", "f.yaml:4:50: faults.0.until_ms: must be after at_ms = 50 (got 50)"),
+        (
+            "faults: [{ kind: dead_element, at_ms: 10, elements: [255, 256] }]",
+            "f.yaml:4:59: faults.0.elements.1: the transmit half has 256 elements, counted from 0 (got 256)",
+        ),
+        (
+            "faults: [{ kind: chain_off, at_ms: 5000, chain: 1 }]",
+            "f.yaml:4:36: faults.0.at_ms: must be before the end of the run (1000 ms) (got 5000)",
+        ),
+        (
+            "faults: [{ kind: chain_off, at_ms: 50, until_ms: 50, site: bs1 }]",
+            "f.yaml:4:50: faults.0.until_ms: must be after at_ms = 50 (got 50)",
+        ),
         ("bus: { state: 3 }", "f.yaml:4:15: bus.state: must be text (got 3)"),
         ("clock: { mode: fast }", "f.yaml:4:16: clock.mode: must be free, paced or lockstep (got 'fast')"),
         ("clock: { factor: 0 }", "f.yaml:4:18: clock.factor: must be > 0 (got 0)"),
         ("seed: -1", "f.yaml:4:7: seed: must be >= 0 (got -1)"),
         ("seed: 1.5", "f.yaml:4:7: seed: must be a whole number (got 1.5)"),
-        ("subframe: { block_us: 0.0001 }", "f.yaml:4:23: subframe.block_us: must be a whole number of ns: 0.1 lies between 0 and 1 (got 0.0001)"),
+        (
+            "subframe: { block_us: 0.0001 }",
+            "f.yaml:4:23: subframe.block_us: must be a whole number of ns: 0.1 lies between 0 and 1 (got 0.0001)",
+        ),
     ],
 )
 def test_rules_of_one_section_and_between_sections(text, said):
@@ -147,13 +203,31 @@ def test_rules_of_one_section_and_between_sections(text, said):
 @pytest.mark.parametrize(
     ("site", "said"),
     [
-        ("{ transmit: { memory_slots: 2 } }", "sites.bs0.transmit.memory_slots: must be at least 3: one for each of 1 users and 2 dwells (got 2)"),
-        ("{ receive: { network: { chains: 2 } } }", "sites.bs0.receive.network.chains: must be at least 3: the phases of 2 outputs cannot tell 2 angles"),
-        ("{ receive: { array: { kind: ula }, network: { chains: 1 } } }", "sites.bs0.receive.network.chains: must be at least 2"),
-        ("{ transmit: { network: { delay_lines: [3, 8] } } }", "sites.bs0.transmit: delay_lines = (3, 8): must divide the 16 x 16"),
-        ("{ transmit: { network: { chains: 3, connection: partial, delay_lines: null } } }", "sites.bs0.transmit: chains = 3: must divide"),
+        (
+            "{ transmit: { memory_slots: 2 } }",
+            "sites.bs0.transmit.memory_slots: must be at least 3: one for each of 1 users and 2 dwells (got 2)",
+        ),
+        (
+            "{ receive: { network: { chains: 2 } } }",
+            "sites.bs0.receive.network.chains: must be at least 3: the phases of 2 outputs cannot tell 2 angles",
+        ),
+        (
+            "{ receive: { array: { kind: ula }, network: { chains: 1 } } }",
+            "sites.bs0.receive.network.chains: must be at least 2",
+        ),
+        (
+            "{ transmit: { network: { delay_lines: [3, 8] } } }",
+            "sites.bs0.transmit: delay_lines = (3, 8): must divide the 16 x 16",
+        ),
+        (
+            "{ transmit: { network: { chains: 3, connection: partial, delay_lines: null } } }",
+            "sites.bs0.transmit: chains = 3: must divide",
+        ),
         ("{ transmit: { array: { kind: upa, element_gain_dbi: 9 } } }", "sites.bs0.transmit: element_gain_dbi = 9"),
-        ("{ control: { precoding: magic } }", "sites.bs0.control.precoding: kind 'magic' is not one of twin.precoding's"),
+        (
+            "{ control: { precoding: magic } }",
+            "sites.bs0.control.precoding: kind 'magic' is not one of twin.precoding's",
+        ),
         ("{ timing: { settling_us: 0.0001 } }", "sites.bs0.timing.settling_us: must be a whole number of ns"),
     ],
 )
@@ -167,10 +241,19 @@ def test_rules_of_the_machine(site, said):
     [
         ("users: [{ name: a, mobility: static }]\n", "f.yaml:1:1: sites: must be given"),
         ("sites: {}\nusers: [{ name: a, mobility: static }]\n", "f.yaml:1:8: sites: must name one site, e.g. bs0: {}"),
-        ("sites: { bs0: {}, bs1: {} }\nusers: [{ name: a, mobility: static }]\n", "f.yaml:1:24: sites.bs1: a second site is refused until handover is built; keep bs0"),
-        ("sites: { b/0: {} }\nusers: [{ name: a, mobility: static }]\n", "f.yaml:1:15: sites.b/0: a site's name is made of letters"),
+        (
+            "sites: { bs0: {}, bs1: {} }\nusers: [{ name: a, mobility: static }]\n",
+            "f.yaml:1:24: sites.bs1: a second site is refused until handover is built; keep bs0",
+        ),
+        (
+            "sites: { b/0: {} }\nusers: [{ name: a, mobility: static }]\n",
+            "f.yaml:1:15: sites.b/0: a site's name is made of letters",
+        ),
         ("sites: { bs0: {} }\n", "f.yaml:1:1: users: a run needs at least one user or target"),
-        ("sites: { bs0: }\nusers: [{ name: a, mobility: static }]\n", "f.yaml:1:14: sites.bs0: must be a mapping of its parameters (got nothing)"),
+        (
+            "sites: { bs0: }\nusers: [{ name: a, mobility: static }]\n",
+            "f.yaml:1:14: sites.bs0: must be a mapping of its parameters (got nothing)",
+        ),
     ],
 )
 def test_sites_and_movers(text, said):
@@ -186,8 +269,37 @@ def test_a_detector_must_not_look_for_speeds_that_frames_cannot_tell_apart():
     loads(LEAST + "sensing: { detector: { kind: glrt, max_speed_mps: 50 }, frames_per_dwell: 1 }\n")
 
 
+def test_blocks_are_planned_for_the_dwells_there_are():
+    blocks = {
+        dwells: loads(LEAST, overrides={"sensing.dwells": dwells}).sites["bs0"].control.planning.sensing_blocks
+        for dwells in (1, 2, 3)
+    }
+    assert blocks == {1: 2, 2: 4, 3: 6}
+    assert (
+        loads(LEAST, overrides={"sensing.frames_per_dwell": 9}).sites["bs0"].control.planning.sensing_blocks == 3
+    )  # 315 us
+    said = wrong(LEAST, {"sites.bs0.control.planning.sensing_blocks": "6"})
+    assert said == [
+        "--set sites.bs0.control.planning.sensing_blocks=6: sites.bs0.control.planning.sensing_blocks: 6 blocks of 140 us hold 3 dwells of 280 us "
+        "and sensing.dwells is 2; leave sensing_blocks out to have as many as they take (got 6)"
+    ]
+    loads(LEAST, overrides={"sites.bs0.control.planning.sensing_blocks": "6", "sensing.dwells": 3})
+
+
+def test_a_planner_has_rows_for_everybody():
+    crowd = "sites: { bs0: {} }\nusers:\n" + "".join(f"  - {{ name: u{n}, mobility: static }}\n" for n in range(17))
+    assert wrong(crowd)[0].startswith("f.yaml:1:15: sites.bs0.control.planning.user_slots: must be at least 17")
+    small = wrong(LEAST, {"sites.bs0.receive.memory_slots": 20})
+    assert len(small) == 1
+    assert "sites.bs0.control.planning: receive.memory_slots = 20: must be >=" in small[0]
+
+
 def test_overrides_are_applied_before_validation_and_blamed_by_name():
-    made = loads(LEAST, "f.yaml", {"sensing.dwells": "1", "seed": 7, "sites.bs0.power_dbm": "20", "channel.k_db": 3, "users.0.name": "b"})
+    made = loads(
+        LEAST,
+        "f.yaml",
+        {"sensing.dwells": "1", "seed": 7, "sites.bs0.power_dbm": "20", "channel.k_db": 3, "users.0.name": "b"},
+    )
     assert (made.sensing.dwells, made.seed, made.users[0].name, made.channel.k_db) == (1, 7, "b", 3.0)
     assert made.sites["bs0"].power_w == pytest.approx(0.1)
     text = LEAST + "subframe: { blocks: 99 }\n"
@@ -209,7 +321,9 @@ def test_a_mapping_without_a_kind_is_about_the_default():
 
 def test_what_a_part_leaves_out_is_as_in_the_default_whole():
     """A parameter changed alone changes alone, though the transmit half's network is not the class's own default."""
-    made = loads(LEAST, overrides={"sites.bs0.transmit.network.delay_bits": "3", "sites.bs0.receive.network.phase_bits": "2"})
+    made = loads(
+        LEAST, overrides={"sites.bs0.transmit.network.delay_bits": "3", "sites.bs0.receive.network.phase_bits": "2"}
+    )
     assert made.sites["bs0"].transmit.network == replace(Site().transmit.network, delay_bits=3)
     assert made.sites["bs0"].receive.network == replace(Site().receive.network, phase_bits=2)
     assert made.sites["bs0"].transmit.network.delay_lines == (8, 8)
@@ -223,7 +337,13 @@ def test_an_error_names_the_file_as_it_was_given(tmp_path):
         load(file)
     assert str(caught.value) == f"{file}:4:7: seed: must be a whole number (got 'x')"
     (problem,) = caught.value.problems
-    assert (problem.line, problem.column, problem.path, problem.rule, problem.got) == (4, 7, "seed", "must be a whole number", "'x'")
+    assert (problem.line, problem.column, problem.path, problem.rule, problem.got) == (
+        4,
+        7,
+        "seed",
+        "must be a whole number",
+        "'x'",
+    )
     assert isinstance(caught.value, Misuse)
 
 
@@ -251,7 +371,10 @@ def test_frames_are_whole_nanoseconds_and_never_cut_a_sample(khz, bins, prefix, 
 
 
 def test_the_nameplate():
-    made = loads(LEAST, overrides={"sites.bs0.yaw_deg": "90", "sites.bs0.downtilt_deg": "10", "sites.bs0.position_m": "[1, 2, 3]"})
+    made = loads(
+        LEAST,
+        overrides={"sites.bs0.yaw_deg": "90", "sites.bs0.downtilt_deg": "10", "sites.bs0.position_m": "[1, 2, 3]"},
+    )
     spec = frontend_spec(made, "bs0")
     assert spec.name == "bs0"
     assert spec.transmit.array.position_m.shape == (256, 3)
@@ -269,7 +392,10 @@ def test_the_nameplate():
 
 def test_faults_become_what_the_machine_is_told():
     dead = Fault(kind="dead_element", at_ns=0, elements=(3, 5), half="receive")
-    assert [str(fault) for fault in dead.broken()] == ["receive dead element element 3", "receive dead element element 5"]
+    assert [str(fault) for fault in dead.broken()] == [
+        "receive dead element element 3",
+        "receive dead element element 5",
+    ]
     stuck = Fault(kind="stuck_delay", at_ns=0, line=7, delay_s=50e-12)
     (told,) = stuck.broken()
     assert (told.line, told.value, told.half) == (7, 50e-12, "transmit")
@@ -299,7 +425,12 @@ def test_the_schema_is_one_that_editors_understand():
     assert "delay_phase" in precoding[0]["enum"]
     sub = made["$defs"]["twin.scenario.Subframe"]
     assert sub["description"].startswith("The frame structure")
-    assert sub["properties"]["blocks"] == {"description": "sensing dwells first, then data", "type": "integer", "minimum": 2, "default": 35}
+    assert sub["properties"]["blocks"] == {
+        "description": "sensing dwells first, then data",
+        "type": "integer",
+        "minimum": 2,
+        "default": 35,
+    }
     assert sub["properties"]["period_ms"]["default"] == 5
     mover = made["$defs"]["twin.scenario.Mover"]
     assert mover["required"] == ["name", "mobility"]

@@ -314,7 +314,7 @@ def _ears(pilots: PilotObservation) -> _Ears:
     at_carrier = response(network, *setting, carrier_hz)
     held = response(network, *setting, pilots.numerology.subcarrier_hz) if network.lines else at_carrier
     # where a chain points: the mean phase step from column to column and from row to row
-    grid = at_carrier[:, 0].reshape(len(used), array.columns, array.rows, -1)
+    grid = at_carrier[:, 0].reshape(len(used), array.columns, array.rows, len(network.wired))
     along = np.sum(grid[:, 1:] * grid[:, :-1].conj(), axis=(1, 2))
     up = np.sum(grid[:, :, 1:] * grid[:, :, :-1].conj(), axis=(1, 2))
     turn = 2 * np.pi * carrier_hz * array.spacing_m / LIGHT_MPS

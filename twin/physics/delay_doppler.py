@@ -204,11 +204,13 @@ def field_curvature(size: int, roll_off: float, start: tuple[float, ...]) -> tup
 
 
 def peak_probability(level: float, chains: int, sides: tuple[float, float]) -> float:
-    """Probability that noise alone peaks above ``level`` anywhere in a rectangle of delay and Doppler (expected Euler characteristic).
+    """Probability that noise alone peaks above ``level`` anywhere in a rectangle of delay and Doppler.
 
-    The field is ``sum_c |z_c|^2`` of ``chains`` independent CN(0, 1) outputs of a matched filter; ``sides`` are the rectangle's sides in units
-    of the field's rms slope (``field_curvature`` times span). A chi-square field in two dimensions (Worsley, Adv. Appl. Prob. 26, 1994,
-    Theorem 3.1 and Corollary; a continuous field, so no grid and no straddling enter). Accurate for probabilities below about 0.2.
+    ``1 - exp(-E)``, E the expected Euler characteristic of the set above the level: peaks above it are rare and independent. The field
+    is ``sum_c |z_c|^2`` of ``chains`` independent CN(0, 1) outputs of a matched filter; ``sides`` are the rectangle's sides in
+    units of the field's rms slope (``field_curvature`` times span). A continuous field, so no grid and no straddling enter. Good to some per
+    cent for probabilities below 0.2. Source: Worsley, "Local maxima and the expected Euler characteristic of excursion sets of chi2,
+    F and t fields", Adv. Appl. Prob. 26, 1994 (chi-square field in two dimensions, edges included).
     """
     from scipy.special import gammaincc, gammaln
 
@@ -218,7 +220,7 @@ def peak_probability(level: float, chains: int, sides: tuple[float, float]) -> f
     common = np.exp(-t / 2 - (n - 2) / 2 * np.log(2) - gammaln(n / 2))
     line = t ** ((n - 1) / 2) * common / np.sqrt(2 * np.pi)
     plane = t ** ((n - 2) / 2) * common / (2 * np.pi) * (t - (n - 1))
-    return float(gammaincc(chains, level) + (sides[0] + sides[1]) * line + sides[0] * sides[1] * plane)
+    return float(-np.expm1(-(gammaincc(chains, level) + (sides[0] + sides[1]) * line + sides[0] * sides[1] * plane)))
 
 
 @lru_cache(maxsize=64)
@@ -231,7 +233,7 @@ def peak_threshold(probability: float, chains: int, sides: tuple[float, float]) 
         raise Misuse(f"probability = {probability!r}: must lie in (0, 0.5]")
     from scipy.optimize import brentq
 
-    low = float(2 * chains)  # beyond the bulk of a single cell the probability falls with the level
+    low = float(2 * chains)  # from here on, beyond the bulk of a single cell, the probability falls with the level
     if peak_probability(low, chains, sides) < probability:
-        low = chains / 4
+        low = 0.1 * chains  # next to no area: the gamma distribution of one cell
     return float(brentq(lambda level: peak_probability(level, chains, sides) - probability, low, 1e4))

@@ -41,7 +41,9 @@ class Grid:
     shift: Int[Array, " bin"]  # which replica a bin uses
     turn: Complex[Array, "bin frame"]
     gain: Float[Array, " bin"]  # of the power of a peak in a bin, against a replica of its own Doppler
-    kernel: Float[Array, "axis three offset"]  # offset from a map point (in steps), lopsidedness of its neighbours there, loss of amplitude
+    kernel: Float[
+        Array, "axis three offset"
+    ]  # offset from a map point (in steps), lopsidedness of its neighbours there, loss of amplitude
 
     @property
     def delay(self) -> Float[Array, " column"]:
@@ -58,8 +60,12 @@ class Fit:
     amplitude: Complex[Array, "echo row"]  # of an echo in each row
     template: Complex[Array, "echo column"]  # the echoes themselves, frames end to end
     residual: Complex[Array, "row column"]
-    spread: Float[Array, " echo"]  # variance of one row's amplitude in units of the noise power, the others' uncertain places included
-    information: Float[Array, "parameter parameter"]  # of all delays, then all Doppler shifts, times the noise power; amplitudes unknown
+    spread: Float[
+        Array, " echo"
+    ]  # variance of one row's amplitude in units of the noise power, the others' uncertain places included
+    information: Float[
+        Array, "parameter parameter"
+    ]  # of all delays, then all Doppler shifts, times the noise power; amplitudes unknown
     steps: int
 
 
@@ -155,19 +161,21 @@ def strong_peaks(
 ) -> tuple[Float[Array, " peak"], Float[Array, " peak"]]:
     """Peaks of a map above ``floor`` that are not a stronger peak's skirts: delays and Doppler shifts, strongest first.
 
-    A peak is placed between map points by how its neighbours on each axis differ, and corrected for what the point and its bin lose. It is passed over if it lies below three times the
-    sidelobes of the stronger ones (sinc envelopes in delay and Doppler over a ``pedestal``, the floor of random symbols): those show again
-    once the stronger ones are subtracted.
+    A peak is placed between map points by how its neighbours on each axis differ, and corrected for what the point and its bin
+    lose. It is passed over if it lies below three times the sidelobes of the stronger ones (sinc envelopes in delay and Doppler over
+    a ``pedestal``, the floor of random symbols): those show again once the stronger ones are subtracted.
     """
     power = power / grid.gain[:, None]
     padded = np.pad(power, 1)
-    row, column = np.nonzero(power > 0.75 * floor)
+    row, column = np.nonzero(power > 0.7 * floor)
     around = np.stack([padded[row + i, column + j] for i in range(3) for j in range(3)])
     top = np.argmax(around, axis=0) == 4
     row, column, around = row[top], column[top], around[:, top]
     value, offset = around[4], np.zeros((2, row.size))
     for axis, (below, above) in enumerate(((around[1], around[7]), (around[3], around[5]))):
-        lean = np.where((below > 0) & (above > 0), (np.sqrt(above) - np.sqrt(below)) / np.sqrt(around[4]), 0.0)  # none at the map's edge
+        lean = np.where(
+            (below > 0) & (above > 0), (np.sqrt(above) - np.sqrt(below)) / np.sqrt(around[4]), 0.0
+        )  # none at the map's edge
         offset[axis] = np.interp(lean, grid.kernel[axis, 1], grid.kernel[axis, 0])
         value = value / np.interp(offset[axis], grid.kernel[axis, 0], grid.kernel[axis, 2]) ** 2
     step = grid.doppler[1] - grid.doppler[0] if len(grid.doppler) > 1 else 1.0
@@ -271,12 +279,21 @@ def no_echoes(data: Complex[Array, "row column"]) -> Fit:
     none, rows = np.empty(0), len(data)
     nothing = np.empty((0, rows), np.complex128)
     return Fit(
-        delay=none, doppler=none, amplitude=nothing, template=data[:0], residual=data, spread=none, information=np.empty((0, 0)), steps=0
+        delay=none,
+        doppler=none,
+        amplitude=nothing,
+        template=data[:0],
+        residual=data,
+        spread=none,
+        information=np.empty((0, 0)),
+        steps=0,
     )
 
 
 def _dragged(
-    pull: Complex[Array, "echo parameter"], normal: Float[Array, "parameter parameter"], amplitude: Complex[Array, "echo row"]
+    pull: Complex[Array, "echo parameter"],
+    normal: Float[Array, "parameter parameter"],
+    amplitude: Complex[Array, "echo row"],
 ) -> Float[Array, " echo"]:
     """Variance of an echo's amplitude in a row, caused by the uncertain places of the other echoes: matters within a cell or two.
 

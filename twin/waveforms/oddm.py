@@ -23,7 +23,9 @@ class Oddm:
     a grid of unit-power symbols gives samples of unit mean power. Prefix and suffix are left to the frame structure.
     """
 
-    def modulate(self, grid: Complex[Array, "*batch delay doppler"], numerology: Numerology) -> Complex[Array, "*batch sample"]:
+    def modulate(
+        self, grid: Complex[Array, "*batch delay doppler"], numerology: Numerology
+    ) -> Complex[Array, "*batch sample"]:
         """Symbols ``grid[... delay doppler]`` -> samples ``[... sample]``. Raises Misuse for a grid of another size."""
         from scipy.fft import ifft
 
@@ -33,7 +35,9 @@ class Oddm:
         slow = ifft(grid, axis=-1, norm="ortho")
         return np.swapaxes(slow, -1, -2).reshape(*grid.shape[:-2], size[0] * size[1])
 
-    def demodulate(self, samples: Complex[Array, "*batch sample"], numerology: Numerology) -> Complex[Array, "*batch delay doppler"]:
+    def demodulate(
+        self, samples: Complex[Array, "*batch sample"], numerology: Numerology
+    ) -> Complex[Array, "*batch delay doppler"]:
         """Samples ``[... sample]`` -> grid ``[... delay doppler]``: the inverse of ``modulate``. Raises Misuse for a frame of another length."""
         from scipy.fft import fft
 

@@ -27,7 +27,9 @@ def root_pulse(t: np.ndarray, b: float) -> np.ndarray:
     """Square-root raised cosine of unit energy by its textbook formula, poles stepped over."""
     t = np.where(np.abs(t) < 1e-8, 1e-8, t)
     t = np.where(np.abs(np.abs(4 * b * t) - 1) < 1e-7, t * (1 + 1e-6), t)
-    return (np.sin(np.pi * t * (1 - b)) + 4 * b * t * np.cos(np.pi * t * (1 + b))) / (np.pi * t * (1 - (4 * b * t) ** 2))
+    return (np.sin(np.pi * t * (1 - b)) + 4 * b * t * np.cos(np.pi * t * (1 + b))) / (
+        np.pi * t * (1 - (4 * b * t) ** 2)
+    )
 
 
 def pulse_by_pulse(s: np.ndarray, delay: float, doppler: float, b: float, span: int, over: int = 4) -> np.ndarray:
@@ -101,7 +103,9 @@ def test_dg_is_the_dense_operator_to_rounding() -> None:
 
 def test_orders_agree_at_whole_doppler_bins_only() -> None:
     s = symbols(128)
-    np.testing.assert_allclose(echo_operator(s, 9.37, 0.0, ROLL_OFF), echo_operator(s, 9.37, 0.0, ROLL_OFF, "GD"), atol=1e-12)
+    np.testing.assert_allclose(
+        echo_operator(s, 9.37, 0.0, ROLL_OFF), echo_operator(s, 9.37, 0.0, ROLL_OFF, "GD"), atol=1e-12
+    )
     whole = echo_operator(s, 9.0, 5 / 128, ROLL_OFF)
     np.testing.assert_allclose(whole, echo_operator(s, 9.0, 5 / 128, ROLL_OFF, "GD"), atol=1e-12)
     np.testing.assert_allclose(whole, np.roll(s * np.exp(2j * np.pi * 5 * np.arange(128) / 128), 9), atol=1e-12)
@@ -127,11 +131,16 @@ def test_exact_is_pulse_by_pulse_and_the_approximations_are_not() -> None:
 def test_fold_is_a_plain_sum_over_images() -> None:
     f = np.fft.fftfreq(50)
     for delay, shift, b in ((3.3, 0.0, 0.1), (-0.4, 0.01, 0.3), (12.0, -0.02, 1.0), (2.2, 0.0, 0.0)):
-        pair = [root_spectrum(f + i, b) * root_spectrum(f + i + shift, b) * np.exp(-2j * np.pi * (f + i) * delay) for i in (-1, 0, 1)]
+        pair = [
+            root_spectrum(f + i, b) * root_spectrum(f + i + shift, b) * np.exp(-2j * np.pi * (f + i) * delay)
+            for i in (-1, 0, 1)
+        ]
         value, slope = folded_spectrum(50, delay, shift, b)
         if b:
             np.testing.assert_allclose(value, sum(pair), atol=1e-12)
-            np.testing.assert_allclose(slope, sum(-2j * np.pi * (f + i) * p for i, p in zip((-1, 0, 1), pair, strict=True)), atol=1e-11)
+            np.testing.assert_allclose(
+                slope, sum(-2j * np.pi * (f + i) * p for i, p in zip((-1, 0, 1), pair, strict=True)), atol=1e-11
+            )
         else:
             np.testing.assert_allclose(np.abs(value), 1, atol=1e-12)
     with pytest.raises(Misuse, match="roll_off"):
@@ -143,13 +152,23 @@ def test_templates_and_their_derivatives() -> None:
     start = np.array([-240.0, -60.0, 130.5])
     spectrum = np.fft.fft(sent)
     made = templates(spectrum, start, 6.4, 0.0013, ROLL_OFF)
-    expected = echo_operator(sent, 6.4, 0.0013, ROLL_OFF, "exact") * np.exp(2j * np.pi * 0.0013 * (6.4 + start))[:, None]
+    expected = (
+        echo_operator(sent, 6.4, 0.0013, ROLL_OFF, "exact") * np.exp(2j * np.pi * 0.0013 * (6.4 + start))[:, None]
+    )
     np.testing.assert_allclose(made[0], expected, atol=1e-12)
     h = 1e-6
-    along = (templates(spectrum, start, 6.4 + h, 0.0013, ROLL_OFF)[0] - templates(spectrum, start, 6.4 - h, 0.0013, ROLL_OFF)[0]) / (2 * h)
+    along = (
+        templates(spectrum, start, 6.4 + h, 0.0013, ROLL_OFF)[0]
+        - templates(spectrum, start, 6.4 - h, 0.0013, ROLL_OFF)[0]
+    ) / (2 * h)
     np.testing.assert_allclose(made[1], along, atol=1e-7)
-    across = (templates(spectrum, start, 6.4, 0.0013 + h, ROLL_OFF)[0] - templates(spectrum, start, 6.4, 0.0013 - h, ROLL_OFF)[0]) / (2 * h)
-    assert np.linalg.norm(made[2] - across) < 3e-3 * np.linalg.norm(across)  # the Doppler's pull on the pulse is left out
+    across = (
+        templates(spectrum, start, 6.4, 0.0013 + h, ROLL_OFF)[0]
+        - templates(spectrum, start, 6.4, 0.0013 - h, ROLL_OFF)[0]
+    ) / (2 * h)
+    assert np.linalg.norm(made[2] - across) < 3e-3 * np.linalg.norm(
+        across
+    )  # the Doppler's pull on the pulse is left out
     single = templates(spectrum.astype(np.complex64), start, 6.4, 0.0013, ROLL_OFF)
     assert single.dtype == np.complex64
     np.testing.assert_allclose(single[:2], made[:2], atol=3e-6)
@@ -161,7 +180,10 @@ def test_noise_peaks_as_often_as_foretold() -> None:
     chains, lags, bins, span, trials = 2, 24, 9, 40, 400
     delay, doppler = np.arange(0, lags, 0.2), np.linspace(-bins / 2 / span, bins / 2 / span, 73)
     f = (np.arange(64) + 0.5) / 64 - 0.5
-    left, right = np.exp(2j * np.pi * np.outer(delay, f)) / 8, np.exp(2j * np.pi * np.outer(np.arange(span), doppler)) / np.sqrt(span)
+    left, right = (
+        np.exp(2j * np.pi * np.outer(delay, f)) / 8,
+        np.exp(2j * np.pi * np.outer(np.arange(span), doppler)) / np.sqrt(span),
+    )
     top = np.empty(trials)
     for i in range(trials):
         w = (rng.standard_normal((chains, 64, span)) + 1j * rng.standard_normal((chains, 64, span))) * np.sqrt(0.5)
@@ -189,4 +211,6 @@ def test_curvature_is_that_of_white_frames() -> None:
         t, dl, dn = templates(spectrum, np.array(start) - 127.5, delay, 0.0, 0.1)
         off = [d - np.vdot(t, d) / np.vdot(t, t) * t for d in (dl, dn)]
         found.append([np.linalg.norm(d) / np.linalg.norm(t) for d in off])
-    np.testing.assert_allclose(np.mean(found, axis=0), field_curvature(256, 0.1, tuple(s - 127.5 for s in start)), rtol=0.05)
+    np.testing.assert_allclose(
+        np.mean(found, axis=0), field_curvature(256, 0.1, tuple(s - 127.5 for s in start)), rtol=0.05
+    )

@@ -97,9 +97,13 @@ def test_information_is_that_of_a_numerical_jacobian() -> None:
         gain = (p[4:10] + 1j * p[10:]).reshape(2, 3)
         return echoes(said, [(p[0], p[2]), (p[1], p[3])], gain).ravel()
 
-    point = np.concatenate([[w[0] for w in where], [w[1] for w in where], amplitude.real.ravel(), amplitude.imag.ravel()])
+    point = np.concatenate(
+        [[w[0] for w in where], [w[1] for w in where], amplitude.real.ravel(), amplitude.imag.ravel()]
+    )
     step = np.concatenate([[1e-5] * 2, [1e-5 * CELL] * 2, [1e-5] * 12])
-    jacobian = np.array([(mean(point + h) - mean(point - h)) / (2 * s) for h, s in zip(np.diag(step), step, strict=True)]).T
+    jacobian = np.array(
+        [(mean(point + h) - mean(point - h)) / (2 * s) for h, s in zip(np.diag(step), step, strict=True)]
+    ).T
     full = 2 * np.real(jacobian.conj().T @ jacobian)
     bound = np.linalg.inv(full)
     scale = np.sqrt(np.outer(np.diag(bound), np.diag(bound)))[:4, :4]
