@@ -44,8 +44,7 @@ def gather(cls: type, value: Any, place: Place, document: Document, optional: bo
     keys = [key for column in table for key, _ in column.spelled]
     for key in value:
         if key not in keys:
-            free = [name for name in nearest(key, keys) if name not in value]
-            hint = f"did you mean {free[0]!r}? " if free else ""
+            hint = f"did you mean {nearest(key, keys)[0]!r}? " if keys else ""
             known = f"known: {', '.join(keys)}" if keys else "it takes no parameters"
             document.complain((*place, key), f"unknown key; {hint}{known}", key=True)
     given: dict[str, Any] = {}

@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from hal import wire
+from hal import memory, wire
+from hal.devices.sim import SimFrontend
 from hal.errors import Misuse
 from hal.frontend import Frontend
 from hal.record import Array, Complex, Int
@@ -27,7 +28,7 @@ from twin.kpi import Kpi, Scorer
 from twin.loop import Air, Subframe
 from twin.physics.draws import Draws
 from twin.record import Recorder, RunHash
-from twin.scenario import Scenario, dump, frontend_spec, load, numerology
+from twin.scenario import Fault, Scenario, dump, frontend_spec, load, numerology
 from twin.summary import Summary
 from twin.world import Mover, World
 
@@ -108,7 +109,21 @@ def open_frontend(scenario: Scenario) -> Frontend:
         return drawn.reshape(len(t_ns), *shape)
 
     frontend: Frontend = scenario.sites[name].device.open(frontend_spec(scenario, name), noise)
+    if isinstance(frontend, SimFrontend):  # a machine elsewhere breaks where it is: its own scenario scripts that
+        for at_ns, verb, fault in sorted((c for script in scenario.faults for c in changes(script)), key=lambda change: change[:2]):
+            getattr(frontend, verb)(fault, at_ns)
     return frontend
+
+
+def changes(script: Fault) -> Iterator[tuple[int, str, memory.Fault]]:
+    """What a scripted fault does to the machine's timeline: (time, "clear" or "inject", what), for each element it names."""
+    elements = script.elements if script.kind in ("dead_element", "stuck_phase") else (0,)
+    value = {"stuck_phase": script.phase_rad, "stuck_delay": script.delay_s}.get(script.kind, 0.0)
+    for element in elements:
+        fault = memory.Fault(kind=script.kind, half=script.half, element=element, chain=script.chain, line=script.line, value=value)
+        yield script.at_ns, "inject", fault
+        if script.until_ns is not None:
+            yield script.until_ns, "clear", fault
 
 
 class _Twin:
@@ -148,8 +163,6 @@ class _Twin:
         self.engine = Engine(scenario.clock)
         frontend = open_frontend(scenario)
         self.stack.callback(frontend.close)
-        for fault in scenario.faults:
-            frontend.inject(fault)  # type: ignore[attr-defined]
         parts = Parts(
             detector=scenario.sensing.detector,
             tracker=control.tracking,
@@ -157,7 +170,7 @@ class _Twin:
             planner=control.planning,
             precoder=control.precoding,
         )
-        self.chain = Chain(parts, frontend.spec, self.air.numerology, self.engine.ledger)
+        self.chain = Chain(parts, frontend.spec, self.air.numerology, self.engine.ledger.stage)
         self.site = loop.opened(self.site_name, frontend, self.chain, self.air.numerology)
         self.scorer = Scorer(self.user, self.entity)
         self.summary = Summary(self.user_names, self.entity_names)
@@ -184,7 +197,7 @@ class _Twin:
             )
             stream = self.stack.enter_context((folder / "kpi.csv").open("w", newline="", encoding="utf-8"))
             self.table = csv.writer(stream)
-        self.bytes = 0
+        self.beams_due_ns = 0
 
     def __enter__(self) -> _Twin:
         return self
@@ -213,22 +226,26 @@ class _Twin:
 
     def watch(self, subframe: Subframe, site: loop.Site) -> None:
         """Publish, record and count one subframe."""
-        prefix = f"{self.site_name}."
-        said: list[tuple[str, Any]] = [
-            ("truth.", subframe.truth),
-            (prefix + "plan.", subframe.plan),
-            (prefix + "belief.", site.controller.belief),
-            (prefix + "kpi.", subframe.kpi),
-            *((f"{prefix}beam.{half}.", report) for half, report in subframe.reports),
-        ]
-        if self.scenario.record.echoes and subframe.echo.echo is not None:
-            said.append((prefix + "echo.", subframe.echo.echo))
-        for topic, record in said:
+        prefix, t_ns = f"{self.site_name}.", subframe.t_ns
+        decided = {
+            "truth.": subframe.truth,
+            prefix + "plan.": subframe.plan,
+            prefix + "belief.": site.controller.belief,
+            prefix + "kpi.": subframe.kpi,
+        }
+        for topic, record in decided.items():
             encoded = wire.encode(record)
-            self.hash.add(topic, subframe.t_ns, encoded)
-            self.bus.publish(topic, record, subframe.t_ns, encoded)
-            if self.recorder is not None:
-                self.recorder.write(topic, record, subframe.t_ns, encoded)
+            self.hash.add(topic, t_ns, encoded)
+            self.say(topic, record, t_ns, encoded)
+        seen = {f"{prefix}beam.{half}.": report for half, report in subframe.reports}
+        if subframe.echo.echo is not None and self.scenario.record.echoes:
+            seen[prefix + "echo."] = subframe.echo.echo
+        due = t_ns >= self.beams_due_ns
+        for topic, record in seen.items():
+            if due or topic.endswith("echo.") or self.bus.wanted(topic):
+                self.say(topic, record, t_ns, wire.encode(record), keep=due or topic.endswith("echo."))
+        if due:
+            self.beams_due_ns = t_ns + self.scenario.record.beams_ns
         self.bus.flat(prefix + "kpi.", flatten(subframe.kpi), subframe.t_ns)
         self.bus.service()
         self.summary.add(subframe.kpi, np.isin(self.entity, subframe.truth.entity))
@@ -238,6 +255,12 @@ class _Twin:
             self._row(subframe.kpi)
         if self.progress is not None:
             self.progress.show(subframe.k + 1)
+
+    def say(self, topic: str, record: Any, t_ns: int, encoded: bytes, keep: bool = True) -> None:
+        """Publish a record and, unless it is one too many to keep, record it."""
+        self.bus.publish(topic, record, t_ns, encoded)
+        if keep and self.recorder is not None:
+            self.recorder.write(topic, record, t_ns, encoded)
 
     def _row(self, kpi: Kpi) -> None:
         names = {"user": self.user_names, "entity": self.entity_names}

@@ -6,6 +6,8 @@ A controller holds the Belief; all it may know comes in as observations, all it 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -17,7 +19,6 @@ from hal.network import response
 from hal.record import Array, Complex, Float, Int
 from twin.binding import Bindings, bind
 from twin.binding import start as nobody_bound
-from twin.engine import Ledger
 from twin.estimation import Estimator
 from twin.planning import Planner
 from twin.planning.fixed import Requests, join
@@ -62,8 +63,14 @@ class Parts:
 class Chain:
     """The built-in controller: sense -> track -> plan -> precode at ``steer``, estimate -> bind -> baseband at ``precode``."""
 
-    def __init__(self, parts: Parts, spec: FrontendSpec, numerology: Numerology, ledger: Ledger) -> None:
-        self.parts, self.spec, self.numerology, self.ledger = parts, spec, numerology, ledger
+    def __init__(
+        self,
+        parts: Parts,
+        spec: FrontendSpec,
+        numerology: Numerology,
+        stage: Callable[[str], AbstractContextManager[object]] = lambda name: nullcontext(),
+    ) -> None:
+        self.parts, self.spec, self.numerology, self.stage = parts, spec, numerology, stage
         self.belief = Belief(
             t_ns=0,
             detections=no_detections(),
@@ -86,7 +93,7 @@ class Chain:
 
     def steer(self, echo: EchoObservation) -> Command:
         """Look at the echoes, update the tracks, plan the next subframe and point the beams that both subframes need."""
-        parts, stage, now_ns = self.parts, self.ledger.stage, echo.t_ns + echo.plan.sensing_ns
+        parts, stage, now_ns = self.parts, self.stage, echo.t_ns + echo.plan.sensing_ns
         with stage("sensing"):
             predicted = parts.tracker.predict(self.belief.tracks, echo.t_ns)
             detections = parts.detector.detect(echo, predicted) if echo.detections is None else echo.detections

@@ -155,7 +155,13 @@ def _beams(scenario: Scenario, spec: FrontendSpec, frame: Numerology) -> list[Fa
         )
         wiring = f"{half.array.columns} x {half.array.rows} elements, {len(half.network.wired)} chains, {half.network.lines} delay lines a chain"
         found.append(Fact(f"{which} beamwidth, azimuth", across, "deg", wiring))
-        found.append(Fact(f"{which} beamwidth, elevation", up, "deg", "half power, at boresight"))
+        flat = which == "receive" and 1 in (half.array.rows, half.array.columns)
+        note = (
+            "warning: one line of elements tells one angle: no four-dimensional detections"
+            if flat
+            else "half power, at boresight"
+        )
+        found.append(Fact(f"{which} beamwidth, elevation", up, "deg", note))
     reach = max(fraunhofer_distance_m(half.array, scenario.carrier_hz) for half in (spec.transmit, spec.receive))
     found.append(Fact("far field from", reach, "m", "nearer movers see a spherical wave"))
     bare = _half_without_lines(spec.transmit)

@@ -33,6 +33,7 @@ from twin.records import (
     Truth,
 )
 from twin.waveforms import Waveform
+from twin.waveforms.oddm import qpsk
 from twin.world import World
 
 __all__ = ["Air", "Site", "play"]
@@ -179,11 +180,8 @@ def sounding(air: Air, site: Site, event_ns: Int[Array, " event"], slot: int) ->
     streams = site.digital.shape[-1]
     cells = numerology.delay_bins * numerology.doppler_bins
     words = air.draws.words(f"{site.name}.symbols", np.arange(streams)[None, :], event_ns[:, None], (cells + 15) // 16)
-    bits = (words[..., :, None] >> (2 * np.arange(16, dtype=np.uint32))) & 3
-    symbol = np.exp(0.25j * np.pi * (2 * np.arange(4) + 1))[bits.reshape(frames, streams, -1)[..., :cells]]
-    samples = air.waveform.modulate(
-        symbol.reshape(frames, streams, numerology.delay_bins, numerology.doppler_bins), numerology
-    )
+    grid = qpsk(words, cells).reshape(frames, streams, numerology.delay_bins, numerology.doppler_bins)
+    samples = air.waveform.modulate(grid, numerology)
     return Drive(
         t_ns=event_ns,
         slot=np.full(frames, slot),

@@ -198,7 +198,10 @@ class Bus:
 class Recording:
     """What a run directory keeps."""
 
-    limit_mb: Annotated[float, Gt(0)] = 2000.0  # the recording stops growing here, and says so
+    limit_mb: Annotated[float, Gt(0)] = 2000.0  # a file; then the recording goes on in another
+    beams_ns: Annotated[int, In("ms"), Ge(0)] = (
+        100_000_000  # at most one report of each half's beams in this time: they are large
+    )
     echoes: bool = False  # echo samples as well: about 1 MB a subframe
 
 

@@ -127,7 +127,7 @@ def test_everything_wrong_is_said_at_once_each_at_its_line():
         "f.yaml:1:13: law.kind: kind 'slwo' is not one of assembly_family's: known, nearest first: slow, still, broken; or write pkg.mod:Class",
         "f.yaml:4:19: parts.a.shape.kind: must name a kind: box or disc (got 'bix')",
         "f.yaml:5:23: parts.a.spare.radius_m: must be > 0 (got 0)",
-        "f.yaml:5:26: parts.a.spare.radius: unknown key; known: radius_m",
+        "f.yaml:5:26: parts.a.spare.radius: unknown key; did you mean 'radius_m'? known: radius_m",
         "f.yaml:6:14: parts.b.shape: height_m = 2: must be <= width_m = 1",
         "f.yaml:7:6: parts.c: must be a mapping of its parameters (got 3)",
         "f.yaml:8:8: laws.0.speed_kmh: must be given",
@@ -136,7 +136,7 @@ def test_everything_wrong_is_said_at_once_each_at_its_line():
         "f.yaml:8:42: laws.3: must name a kind: broken, slow, still (got 3)",
         "f.yaml:9:7: crew: must have at least 1 entries (got 0)",
         "f.yaml:10:7: gain: must be a number (got 'fast')",
-        "f.yaml:11:1: grian: unknown key; known: law, parts, laws, crew, gain",
+        "f.yaml:11:1: grian: unknown key; did you mean 'gain'? known: law, parts, laws, crew, gain",
     ]
 
 

@@ -145,6 +145,12 @@ def test_memory_and_load():
     assert f["beam load"].value == pytest.approx(50 + 1024 * 0.010 + 1)
 
 
+def test_a_line_of_elements_is_warned_of():
+    _, f = told("", **{"sites.bs0.receive.array": "{ kind: ula, elements: 8 }"})
+    assert f["receive beamwidth, elevation"].note.startswith("warning: one line of elements")
+    assert not told()[1]["receive beamwidth, elevation"].note.startswith("warning")
+
+
 def test_digital_arrays_count_every_element():
     _, f = told("", **{"sites.bs0.transmit.network": "{ chains: 256, connection: partial, delay_lines: null }"})
     _, analog = told()

@@ -47,7 +47,8 @@ def wrong(text: str, overrides=None) -> list[str]:
 
 def test_the_least_scenario_is_three_lines():
     made = loads(LEAST)
-    assert made.sites["bs0"] == Site()
+    assert made.sites["bs0"].transmit == Site().transmit
+    assert made.sites["bs0"].timing == Site().timing
     assert made.carrier_hz == 100e9
     assert made.subframes == 200
     assert made.users[0].rcs_m2 == 10.0
@@ -275,15 +276,14 @@ def test_blocks_are_planned_for_the_dwells_there_are():
         for dwells in (1, 2, 3)
     }
     assert blocks == {1: 2, 2: 4, 3: 6}
-    assert (
-        loads(LEAST, overrides={"sensing.frames_per_dwell": 9}).sites["bs0"].control.planning.sensing_blocks == 3
-    )  # 315 us
-    said = wrong(LEAST, {"sites.bs0.control.planning.sensing_blocks": "6"})
-    assert said == [
-        "--set sites.bs0.control.planning.sensing_blocks=6: sites.bs0.control.planning.sensing_blocks: 6 blocks of 140 us hold 3 dwells of 280 us "
-        "and sensing.dwells is 2; leave sensing_blocks out to have as many as they take (got 6)"
-    ]
-    loads(LEAST, overrides={"sites.bs0.control.planning.sensing_blocks": "6", "sensing.dwells": 3})
+    planning = loads(LEAST, overrides={"sensing.frames_per_dwell": 1}).sites["bs0"].control.planning
+    assert (planning.sensing_blocks, planning.dwell_slots) == (1, 2)  # 8 would fit in a block
+    assert "sensing_blocks: 4" in dump(loads(LEAST))
+    path = "sites.bs0.control.planning"
+    for key, value, fit in (("sensing_blocks", 3, 1), ("dwell_slots", 1, 2)):
+        said = wrong(LEAST, {f"{path}.{key}": str(value)})[0]
+        assert f"hold {fit} dwells of 280 us and sensing.dwells is 2; leave sensing_blocks and dwell_slots out" in said
+    loads(LEAST, overrides={f"{path}.sensing_blocks": "6"})  # longer than it takes: the plan is still of two dwells
 
 
 def test_a_planner_has_rows_for_everybody():

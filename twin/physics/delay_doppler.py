@@ -135,11 +135,13 @@ def echo_operator(
     size = samples.shape[-1]
     ramp = cis(2 * np.pi * doppler * np.arange(size))
     if order == "GD":
-        return np.fft.ifft(np.fft.fft(samples * ramp) * folded_spectrum(size, delay, 0.0, roll_off)[0])  # type: ignore[no-any-return]
+        return np.fft.ifft(np.fft.fft(samples * ramp) * folded_spectrum(size, delay, 0.0, roll_off)[0])
     if order not in ("DG", "exact"):
         raise Misuse(f"order = {order!r}: must be 'DG', 'GD' or 'exact'")
     filtered = folded_spectrum(size, delay, doppler, roll_off, shift=0.0 if order == "DG" else None)[0]
-    return np.exp(-2j * np.pi * doppler * delay) * ramp * np.fft.ifft(np.fft.fft(samples) * filtered)  # type: ignore[no-any-return]
+    delayed = np.fft.ifft(np.fft.fft(samples) * filtered)
+    out: Array = np.exp(-2j * np.pi * doppler * delay) * ramp * delayed
+    return out
 
 
 def templates(

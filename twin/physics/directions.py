@@ -22,7 +22,9 @@ class Lobe:
     array: AntennaArray
     frequency_hz: float
     projection: Complex[Array, "row element"]  # whitened outputs of a plane wave: projection @ a(u)
-    slopes: Complex[Array, "axis row element"] | None  # of its derivatives: slopes @ a(u); None: elements off the y-z plane
+    slopes: (
+        Complex[Array, "axis row element"] | None
+    )  # of its derivatives: slopes @ a(u); None: elements off the y-z plane
     whitener: Complex[Array, "row chain"]
     centre: Float[Array, " axis"]  # uy, uz
     width: Float[Array, " axis"]  # half-widths of the searched rectangle
@@ -88,9 +90,10 @@ def find_directions(
 ) -> tuple[Float[Array, "echo axis"], Float[Array, "echo axis axis"], Float[Array, " echo"], Float[Array, " echo"]]:
     """Directions that best explain each echo's whitened chain amplitudes: ``(cosine, covariance, misfit, fitted)``.
 
-    ``max_u |b(u)^H z|^2 / ||b(u)||^2`` by Gauss-Newton from two separate grid points of the lobe; ``variance`` is that of one entry of z.
-    ``misfit`` is twice the rest over the variance, chi-square with ``2 rows - 4`` degrees of freedom for a single true echo; where it
-    exceeds five times those it scales the covariance, the inverse Fisher information. ``fitted`` is the explained power over the variance, the echo's integrated signal to noise ratio.
+    ``max_u |b(u)^H z|^2 / ||b(u)||^2`` by Gauss-Newton from two separate grid points of the lobe; ``variance`` is that of one
+    entry of z. ``misfit`` is twice the rest over the variance, chi-square with ``2 rows - 4`` degrees of freedom for a single true
+    echo; where it exceeds five times those it scales the covariance, the inverse Fisher information. ``fitted`` is the explained
+    power over the variance, the echo's integrated signal to noise ratio.
     """
     score = np.abs(lobe.manifold.conj().T @ amplitude.T) ** 2  # [point echo]
     score -= 0.5 * variance * np.sum(lobe.prior * (lobe.cosine - lobe.centre) ** 2, axis=1)[:, None]
@@ -113,7 +116,7 @@ def find_directions(
             slopes - b[:, None] * (np.sum(b.conj()[:, None] * slopes, axis=2) / norm[:, None])[..., None]
         )
         normal = 2 / v[:, None, None] * np.real(np.einsum("eir,ejr->eij", bent.conj(), bent)) + np.diag(lobe.prior)
-        normal += 1e-9 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(2) + 1e-30 * np.eye(2)
+        normal += np.eye(2) * (1e-9 * normal + 1e-30)
         slope = 2 / v[:, None] * np.real(np.sum(bent.conj() * left[:, None], axis=2)) - lobe.prior * (
             cosine - lobe.centre
         )

@@ -305,4 +305,5 @@ def _dragged(
     others = np.tile(~np.eye(echoes, dtype=bool), 2)
     place = np.linalg.inv(normal + 1e-12 * np.diag(np.diag(normal))) / 2
     moved = np.where(others, pull, 0)[:, :, None] * np.tile(amplitude, (2, 1))
-    return np.real(np.einsum("epr,pq,eqr->e", moved.conj(), place, moved)) * 2 / amplitude.shape[1]
+    power: Array = np.real(np.einsum("epr,pq,eqr->e", moved.conj(), place, moved)) * (2 / amplitude.shape[1])
+    return power

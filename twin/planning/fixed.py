@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Annotated, Literal
 
 import numpy as np
 
-from hal.array import half_power_beamwidth, to_array_frame, to_world_frame
+from hal.array import half_power_beamwidth, to_array_frame
 from hal.check import Ge, Gt, In, Le
 from hal.errors import Misuse
-from hal.frontend import FrontendSpec, HalfSpec
+from hal.frontend import FrontendSpec
 from hal.record import Array, Bool, Float, Int, record
+from twin.planning._rows import Requests, join, raster, squinted, to_transmit, unit
 from twin.records import Belief, Numerology, Plan
 
 __all__ = ["Fixed", "Layout", "Requests", "join", "raster", "squinted"]
@@ -37,18 +37,6 @@ class Layout:
     resident: bool
     cells: int  # of the raster
     sweeps: int  # rows that a sweep of the whole raster takes
-
-
-@record
-class Requests:
-    """Rows of beam memory that somebody must fill, and where they are to point; directions in each half's own array frame."""
-
-    transmit_slot: Int[Array, " row"]
-    transmit_direction: Float[Array, "row 3"]
-    transmit_user: Int[Array, " row"]  # whose data the row carries, or -1
-    transmit_track: Int[Array, " row"]  # what the row looks at, or -1
-    receive_slot: Int[Array, " rrow"]
-    receive_direction: Float[Array, "rrow chain 3"]
 
 
 @dataclass(frozen=True)
@@ -230,7 +218,7 @@ class Fixed:
         none = np.full(len(slot), -1, dtype=np.int64)
         return Requests(
             transmit_slot=slot,
-            transmit_direction=_to_transmit(spec, direction),
+            transmit_direction=to_transmit(spec, direction),
             transmit_user=none if user is None else user,
             transmit_track=none if track is None else track,
             receive_slot=slot,
@@ -332,90 +320,12 @@ class Fixed:
         return served, mean
 
 
-@lru_cache(maxsize=16)
-def raster(
-    spec: FrontendSpec, azimuth_rad: float, lowest_rad: float, highest_rad: float, spacing: float
-) -> Float[Array, "cell 3"]:
-    """Directions (receive array's frame) of a lattice in (uy, uz) whose cells cover a sector of the world.
-
-    The sector is azimuth within ``azimuth_rad`` of boresight's own and elevation ``lowest_rad .. highest_rad`` above the horizon. The lattice's
-    step is ``spacing`` times the narrower half's beamwidth at the carrier in each cosine, so every direction of the sector in front of the array
-    is within half a step of a cell in both. Cells whose centre is outside the unit disc are pulled to its edge. Row by row, from the top.
-    Raises Misuse for a sector that is empty or behind the array.
-    """
-    widths = [half_power_beamwidth(half.array, spec.carrier_hz) for half in (spec.transmit, spec.receive)]
-    step = spacing * np.minimum(*np.array(widths))
-    boresight = spec.receive.array.rotation[:, 0]
-    fine = float(step.min()) / 6
-    azimuth = np.linspace(-azimuth_rad, azimuth_rad, int(np.ceil(2 * azimuth_rad / fine)) + 1) + np.arctan2(
-        boresight[1], boresight[0]
-    )
-    elevation = np.linspace(lowest_rad, highest_rad, int(np.ceil(abs(highest_rad - lowest_rad) / fine)) + 1)[:, None]
-    level = np.cos(elevation)
-    world = np.stack(np.broadcast_arrays(level * np.cos(azimuth), level * np.sin(azimuth), np.sin(elevation)), axis=-1)
-    ahead = to_array_frame(spec.receive.array, world.reshape(-1, 3))
-    ahead = ahead[ahead[:, 0] > 0]
-    if not (len(ahead) and highest_rad >= lowest_rad):
-        raise Misuse(
-            f"lowest_rad = {lowest_rad:.3f}, highest_rad = {highest_rad:.3f}: the sector must have highest >= lowest and lie in front of the array"
-        )
-    cells = np.unique(np.rint(ahead[:, 1:] / step).astype(np.int64), axis=0)
-    cells = cells[np.lexsort((cells[:, 0], -cells[:, 1]))]
-    return _unit(cells * step)
-
-
-def squinted(
-    half: HalfSpec, carrier_hz: float, direction: Float[Array, "row 3"], squint: float
-) -> Float[Array, "row chain 3"]:
-    """Directions of a row's chains about its own: on an ellipse of ``squint`` beamwidths an axis (corners of a square for four chains).
-
-    One chain points straight; a line array spreads its chains evenly along itself.
-    """
-    chains = len(half.network.wired)
-    width = np.array(half_power_beamwidth(half.array, carrier_hz))
-    if chains == 1:
-        offset = np.zeros((1, 2))
-    elif half.array.rows == 1 or half.array.columns == 1:
-        offset = (
-            np.outer(np.linspace(-1, 1, chains), [half.array.rows == 1, half.array.rows > 1])
-            * np.where(width < 2, width, 0)
-            * squint
-        )
-    else:
-        turn = np.pi / 4 + 2 * np.pi * np.arange(chains) / chains
-        offset = np.sqrt(2) * np.column_stack([np.cos(turn), np.sin(turn)]) * width * squint
-    return _unit(direction[:, None, 1:] + offset)
-
-
-def join(*requests: Requests) -> Requests:
-    """Several requests as one, in order."""
-    names = (
-        "transmit_slot",
-        "transmit_direction",
-        "transmit_user",
-        "transmit_track",
-        "receive_slot",
-        "receive_direction",
-    )
-    return Requests(**{name: np.concatenate([getattr(one, name) for one in requests]) for name in names})
-
-
-def _unit(cosines: Float[Array, "... 2"]) -> Float[Array, "... 3"]:
-    long = np.maximum(np.sqrt(np.sum(cosines**2, axis=-1, keepdims=True)) / 0.999, 1.0)
-    cosines = cosines / long
-    return np.concatenate([np.sqrt(1 - np.sum(cosines**2, axis=-1, keepdims=True)), cosines], axis=-1)
-
-
-def _to_transmit(spec: FrontendSpec, direction: Float[Array, "row 3"]) -> Float[Array, "row 3"]:
-    return np.asarray(to_array_frame(spec.transmit.array, to_world_frame(spec.receive.array, direction)))
-
-
 def _looks_of(plan: Plan) -> Int[Array, "look 3"]:
     """What the first dwells of a plan look at, in their order: track, user, subframe."""
     if plan.looked is None:
         targets = plan.dwell_target[plan.dwell_target >= 0]
         return np.column_stack([targets, np.full_like(targets, -1), np.full_like(targets, plan.k)])
-    return plan.looked[plan.looked[:, 2] == plan.k]
+    return np.asarray(plan.looked[plan.looked[:, 2] == plan.k])
 
 
 def _track_directions(belief: Belief, spec: FrontendSpec, t_ns: int) -> Float[Array, "track 3"]:
@@ -423,7 +333,7 @@ def _track_directions(belief: Belief, spec: FrontendSpec, t_ns: int) -> Float[Ar
     point_m = state[:, :3] + (t_ns - belief.tracks.t_ns) * 1e-9 * state[:, 3:]
     vector_m = to_array_frame(spec.receive.array, point_m - spec.receive.array.origin_m)
     cosines = vector_m[:, 1:] / np.maximum(np.sqrt(np.sum(vector_m**2, axis=1, keepdims=True)), 1e-3)
-    return _unit(cosines)
+    return unit(cosines)
 
 
 def _user_directions(
@@ -439,7 +349,7 @@ def _user_directions(
         cosines = channel.direction[row, 1:]
         if channel.pilot_state is not None:
             cosines = cosines + (t_ns - channel.t_ns) * 1e-9 * channel.pilot_state[row, 2:]
-        direction[heard] = _unit(cosines)
+        direction[heard] = unit(cosines)
     same = user[:, None] == tracks.user[None, :]
     bound = same.any(axis=1)
     if np.any(bound):

@@ -33,7 +33,8 @@ class Oddm:
         size = (numerology.delay_bins, numerology.doppler_bins)
         shaped("grid", grid, (*grid.shape[:-2], *size))
         slow = ifft(grid, axis=-1, norm="ortho")
-        return np.swapaxes(slow, -1, -2).reshape(*grid.shape[:-2], size[0] * size[1])
+        frame: Array = np.swapaxes(slow, -1, -2).reshape(*grid.shape[:-2], size[0] * size[1])
+        return frame
 
     def demodulate(
         self, samples: Complex[Array, "*batch sample"], numerology: Numerology

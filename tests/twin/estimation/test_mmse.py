@@ -34,7 +34,11 @@ def frontend(array=None, chains=4, exponent=0.0, gain_dbi=0.0, phase_bits=6):
 
     def half(chains, array):
         built = array.build(CARRIER, origin, rotation)
-        return HalfSpec(array=built, network=Network(chains=chains, phase_bits=phase_bits).build(built.columns, built.rows), memory_slots=64)
+        return HalfSpec(
+            array=built,
+            network=Network(chains=chains, phase_bits=phase_bits).build(built.columns, built.rows),
+            memory_slots=64,
+        )
 
     return FrontendSpec(
         name="test",
@@ -56,7 +60,10 @@ def memory(spec, pointing):
     """Rows of receive memory, ``pointing[slot chain 2]``, phases rounded to 6 bits."""
     pointing = np.asarray(pointing, dtype=float)
     k = 2 * np.pi * CARRIER / LIGHT
-    phase = -k * (pointing[..., :1] * spec.receive.array.position_m[:, 1] + pointing[..., 1:] * spec.receive.array.position_m[:, 2])
+    phase = -k * (
+        pointing[..., :1] * spec.receive.array.position_m[:, 1]
+        + pointing[..., 1:] * spec.receive.array.position_m[:, 2]
+    )
     phase = np.round(phase / (2 * np.pi / 64)) * (2 * np.pi / 64)
     beam = Beam(
         half="receive",
@@ -80,6 +87,18 @@ def dense(spec, report, slot, cosines):
     return a @ w.T
 
 
+def covariance(spec, report, slot):
+    """Of the chains' noise, that of one element being 1: every element's noise passes through all chains."""
+    w = np.exp(1j * report.readback.phase_rad[slot]) / np.sqrt(len(spec.receive.array.position_m))
+    return w @ w.conj().T
+
+
+def strength(spec, report, slot, cosines):
+    """``b^H C^-1 b`` a subcarrier: what the best combination of chains makes of a gain of 1 in noise of 1."""
+    b = dense(spec, report, slot, cosines)
+    return np.einsum("mc,cd,md->m", b.conj(), np.linalg.inv(covariance(spec, report, slot)), b).real
+
+
 def sent(spec, report, slots, cosines, gain, noise_w, rng, k=0, users=None, plan_users=None, updates=None):
     """Pilots of users at ``cosines[user 2]`` with ``gain[update user subcarrier]`` through ``slots[update user]``."""
     slots = np.asarray(slots)
@@ -87,11 +106,14 @@ def sent(spec, report, slots, cosines, gain, noise_w, rng, k=0, users=None, plan
     users = np.arange(count) if users is None else np.asarray(users)
     plan_users = users if plan_users is None else np.asarray(plan_users)
     chains = report.readback.phase_rad.shape[1]
-    y = np.sqrt(noise_w / 2) * (rng.normal(size=(updates, count, chains, 32)) + 1j * rng.normal(size=(updates, count, chains, 32)))
+    y = rng.normal(size=(updates, count, chains, 32)) + 1j * rng.normal(size=(updates, count, chains, 32))
+    roots = [np.linalg.cholesky(covariance(spec, report, slot)) for slot in range(len(report.readback.slot))]
     for i in range(updates):
         for u in range(count):
+            y[i, u] = np.sqrt(noise_w / 2) * (roots[slots[i, u]] @ y[i, u])
             if slots[i, u] >= 0:
-                y[i, u] += np.sqrt(PILOT_W / 32) * (dense(spec, report, slots[i, u], cosines[u]) * gain[i, u][:, None]).T
+                b = dense(spec, report, slots[i, u], cosines[u])
+                y[i, u] += np.sqrt(PILOT_W / 32) * (b * gain[i, u][:, None]).T
     numerology = Numerology(
         carrier_hz=CARRIER,
         subframe_ns=5_000_000,
@@ -168,7 +190,9 @@ def test_a_pilot_below_the_noise_of_each_sample_is_heard():
     spec, rng = frontend(), np.random.default_rng(1)
     report = memory(spec, [squinted(0.1, -0.1)])
     gain = line_of_sight(rng, 1e-5, 4, 40)
-    pilots = sent(spec, report, np.zeros((4, 40), dtype=int), np.tile([0.1, -0.1], (40, 1)), gain, noise_for(-2.0, 1e-5), rng)
+    pilots = sent(
+        spec, report, np.zeros((4, 40), dtype=int), np.tile([0.1, -0.1], (40, 1)), gain, noise_for(-2.0, 1e-5), rng
+    )
     assert hear(pilots).heard.any(axis=0).mean() > 0.95
 
 
@@ -199,8 +223,12 @@ def test_covariance_is_the_fisher_information_of_a_difference_quotient():
     noise = noise_for(30.0, 1e-5)
     pilots = sent(spec, report, np.zeros((4, 1), dtype=int), at, line_of_sight(rng, 1e-5, 4, 1), noise, rng)
     information = np.zeros((2, 2))
-    b = dense(spec, report, 0, at[0])
-    d = [(dense(spec, report, 0, at[0] + s) - dense(spec, report, 0, at[0] - s)) / 2e-5 for s in 1e-5 * np.eye(2)]
+    white = np.linalg.inv(np.linalg.cholesky(covariance(spec, report, 0))).T
+    b = dense(spec, report, 0, at[0]) @ white
+    d = []
+    for step in 1e-5 * np.eye(2):
+        ends = dense(spec, report, 0, at[0] + step) - dense(spec, report, 0, at[0] - step)
+        d.append(ends @ white / 2e-5)
     for m in range(32):
         free = np.eye(4) - np.outer(b[m], b[m].conj()) / np.vdot(b[m], b[m]).real
         for i in range(2):
@@ -214,7 +242,9 @@ def test_squint_is_taken_into_account():
     spec, rng = frontend(), np.random.default_rng(4)
     report, at = memory(spec, [squinted(0.8, 0.0)]), np.array([[0.79, 0.01]])
     ramp = np.linspace(0.2, 2.0, 32)  # and more signal at one edge, so that the mean frequency is no excuse
-    pilots = sent(spec, report, np.zeros((4, 1), dtype=int), at, line_of_sight(rng, 1e-5, 4, 1) * ramp, noise_for(30.0, 1e-5), rng)
+    pilots = sent(
+        spec, report, np.zeros((4, 1), dtype=int), at, line_of_sight(rng, 1e-5, 4, 1) * ramp, noise_for(30.0, 1e-5), rng
+    )
     np.testing.assert_allclose(hear(pilots).cosines, at, atol=1e-3)
 
 
@@ -230,7 +260,9 @@ def test_a_sweep_finds_users_to_a_third_of_a_beamwidth_even_strong_ones():
     cosines = rng.uniform(-0.33, 0.06, (users, 2))
     for snr_db in (12.0, 40.0):  # strong ones are above the noise in every side lobe
         gain = line_of_sight(rng, 1e-5, 4, users)
-        pilots = sent(spec, report, np.tile(np.arange(4)[:, None], (1, users)), cosines, gain, noise_for(snr_db, 1e-5), rng)
+        pilots = sent(
+            spec, report, np.tile(np.arange(4)[:, None], (1, users)), cosines, gain, noise_for(snr_db, 1e-5), rng
+        )
         said = hear(pilots)
         assert said.located.mean() > 0.9
         error = np.abs(said.cosines - cosines)[said.located]
@@ -245,7 +277,16 @@ def test_fused_angle_follows_a_moving_user_and_is_consistent():
     for k in range(40):
         at = np.array([[-0.2 + 0.3 * k * 5e-3, -0.1]])
         report = memory(spec, [squinted(*np.round(at[0], 2))])
-        pilots = sent(spec, report, np.zeros((4, 1), dtype=int), at, line_of_sight(rng, 1e-5, 4, 1), noise_for(8.0, 1e-5), rng, k=k)
+        pilots = sent(
+            spec,
+            report,
+            np.zeros((4, 1), dtype=int),
+            at,
+            line_of_sight(rng, 1e-5, 4, 1),
+            noise_for(8.0, 1e-5),
+            rng,
+            k=k,
+        )
         belief = mmse.estimate(pilots, EMPTY, belief)
         error = belief.direction[0, 1:] - at[0]
         errors.append(error @ np.linalg.solve(belief.direction_covariance[0], error))
@@ -262,7 +303,16 @@ def test_a_user_followed_in_a_side_lobe_is_found_again_by_a_sweep():
     report = memory(spec, [squinted(*side), [[0.3, 0.3], [0.1, -0.11], [-0.3, 0.3], [-0.5, 0.1]]])
     belief = mmse.start()
     for k in range(5):
-        pilots = sent(spec, report, np.zeros((4, 1), dtype=int), at, line_of_sight(rng, 1e-5, 4, 1), noise_for(30.0, 1e-5), rng, k=k)
+        pilots = sent(
+            spec,
+            report,
+            np.zeros((4, 1), dtype=int),
+            at,
+            line_of_sight(rng, 1e-5, 4, 1),
+            noise_for(30.0, 1e-5),
+            rng,
+            k=k,
+        )
         belief = mmse.estimate(pilots, EMPTY, belief)
     slots = np.array([[0], [0], [0], [1]])
     pilots = sent(spec, report, slots, at, line_of_sight(rng, 1e-5, 4, 1), noise_for(30.0, 1e-5), rng, k=5)
@@ -290,7 +340,16 @@ def track_of(spec, cosines, user, t_ns, velocity=(0.0, 0.0, 0.0)):
 def test_a_bound_track_gives_the_direction_and_leaves_the_pilots_angle_alone():
     spec, rng, mmse = frontend(), np.random.default_rng(7), Mmse()
     report, at = memory(spec, [squinted(0.1, -0.1)]), np.array([[0.1, -0.1], [0.1, -0.1]])
-    pilots = sent(spec, report, np.zeros((4, 2), dtype=int), at, line_of_sight(rng, 1e-5, 4, 2), noise_for(25.0, 1e-5), rng, users=[4, 9])
+    pilots = sent(
+        spec,
+        report,
+        np.zeros((4, 2), dtype=int),
+        at,
+        line_of_sight(rng, 1e-5, 4, 2),
+        noise_for(25.0, 1e-5),
+        rng,
+        users=[4, 9],
+    )
     tracks = track_of(spec, [0.12, -0.1], 9, 0, velocity=spec.receive.array.rotation @ [0, 100.0, 0])
     belief = mmse.estimate(pilots, tracks, mmse.start())
     travelled = 100 * pilots.update_ns[-1] * 1e-9 / 50
@@ -324,12 +383,18 @@ def test_gain_is_as_good_as_linear_mmse_allows():
     )
     gain, variance = mmse.gains(pilots, EMPTY, known)
     b = dense(spec, report, 0, at[0])
-    r = noise / (PILOT_W / 32 * np.sum(np.abs(b) ** 2, axis=1))
+    r = noise / (PILOT_W / 32 * strength(spec, report, 0, at[0]))
     expected = 1e-10 * r / (1e-10 + r)
     np.testing.assert_allclose(variance[0, 0], expected, rtol=0.02)
     error = np.mean(np.abs(gain[0] - g[0]) ** 2, axis=0)
     np.testing.assert_allclose(error.mean(), expected.mean(), rtol=0.05)
-    naive = np.mean(np.abs(np.einsum("mc,ucm->um", b.conj(), pilots.pilot[0]) / np.sum(np.abs(b) ** 2, 1) / np.sqrt(PILOT_W / 32) - g[0]) ** 2)
+    naive = np.mean(
+        np.abs(
+            np.einsum("mc,ucm->um", b.conj(), pilots.pilot[0]) / np.sum(np.abs(b) ** 2, 1) / np.sqrt(PILOT_W / 32)
+            - g[0]
+        )
+        ** 2
+    )
     assert error.mean() < 0.8 * naive
 
 
@@ -341,7 +406,7 @@ def test_updates_are_combined_across_an_unknown_phase_and_delay():
     pilots = sent(spec, report, np.zeros((4, users), dtype=int), at, g, noise, rng)
     mmse = Mmse(coherence_s=1.0)
     belief = mmse.estimate(pilots, EMPTY, mmse.start())
-    r = noise / (PILOT_W / 32 * np.sum(np.abs(dense(spec, report, 0, at[0])) ** 2, axis=1)).mean()
+    r = noise / (PILOT_W / 32 * strength(spec, report, 0, at[0])).mean()
     error = np.mean(np.abs(belief.gain - g[-1]) ** 2)
     assert error < 0.45 * r  # a quarter is the limit of four looks; phase, delay and direction are paid from it
     np.testing.assert_allclose(belief.power, 1e-10, rtol=0.25)
@@ -350,9 +415,13 @@ def test_updates_are_combined_across_an_unknown_phase_and_delay():
 def test_pilot_m_changes_no_earlier_row():
     spec, rng, mmse = frontend(), np.random.default_rng(10), Mmse()
     report, at = memory(spec, [squinted(0.1, -0.1)]), np.array([[0.1, -0.1]])
-    first = sent(spec, report, np.zeros((4, 1), dtype=int), at, line_of_sight(rng, 1e-5, 4, 1), noise_for(20.0, 1e-5), rng)
+    first = sent(
+        spec, report, np.zeros((4, 1), dtype=int), at, line_of_sight(rng, 1e-5, 4, 1), noise_for(20.0, 1e-5), rng
+    )
     belief = mmse.estimate(first, EMPTY, mmse.start())
-    second = sent(spec, report, np.zeros((4, 1), dtype=int), at, line_of_sight(rng, 1e-5, 4, 1), noise_for(20.0, 1e-5), rng, k=1)
+    second = sent(
+        spec, report, np.zeros((4, 1), dtype=int), at, line_of_sight(rng, 1e-5, 4, 1), noise_for(20.0, 1e-5), rng, k=1
+    )
     full, _ = mmse.gains(second, EMPTY, belief)
     for i in range(4):
         spoiled = second.pilot.copy()
@@ -365,7 +434,9 @@ def test_pilot_m_changes_no_earlier_row():
 def test_channel_is_the_reciprocal_one_with_the_transmit_elements():
     spec, rng, mmse = frontend(exponent=2.0, gain_dbi=6.0), np.random.default_rng(11), Mmse()
     report, at = memory(spec, [squinted(0.4, -0.2)]), np.array([[0.4, -0.2]])
-    amplitude = 10 ** (6 / 20) * np.sqrt(1 - 0.2)  # of the receive element: |ux|^(2/2); the transmit element is isotropic
+    amplitude = 10 ** (6 / 20) * np.sqrt(
+        1 - 0.2
+    )  # of the receive element: |ux|^(2/2); the transmit element is isotropic
     g = line_of_sight(rng, 1e-5, 1, 1)
     pilots = sent(spec, report, np.zeros((1, 1), dtype=int), at, amplitude * g, noise_for(50.0, 1e-5), rng)
     h = mmse.channel(mmse.estimate(pilots, EMPTY, mmse.start()), pilots)
@@ -386,13 +457,17 @@ def test_users_come_and_go_by_identity():
     assert list(later.user) == [8]
     np.testing.assert_allclose(later.direction[0, 1:], [-0.3, 0.2], atol=2e-3)
     # a newcomer whom the plan does not know yet has no receive slot: nothing is believed of it
-    two = sent(spec, report, np.tile([-1, 1], (4, 1)), at, g, noise_for(25.0, 1e-5), rng, k=2, users=[5, 8], plan_users=[8])
+    two = sent(
+        spec, report, np.tile([-1, 1], (4, 1)), at, g, noise_for(25.0, 1e-5), rng, k=2, users=[5, 8], plan_users=[8]
+    )
     latest = mmse.estimate(two, EMPTY, later)
     assert list(latest.heard) == [False, True]
     np.testing.assert_array_equal(latest.gain[0], 0)
     np.testing.assert_allclose(latest.direction_covariance[0], np.eye(2) / 3)
     np.testing.assert_allclose(latest.direction[1, 1:], [-0.3, 0.2], atol=2e-3)
-    none = sent(spec, report, np.zeros((4, 0), dtype=int), at[:0], g[:, :0], 1e-13, rng, k=3, users=np.zeros(0, dtype=int))
+    none = sent(
+        spec, report, np.zeros((4, 0), dtype=int), at[:0], g[:, :0], 1e-13, rng, k=3, users=np.zeros(0, dtype=int)
+    )
     assert len(mmse.estimate(none, EMPTY, latest).user) == 0
 
 
@@ -415,7 +490,9 @@ def test_a_line_array_knows_one_cosine():
     spec, rng = frontend(array=Ula(32), chains=4, phase_bits=6), np.random.default_rng(14)
     report = memory(spec, [[[0.2 + d, 0.0] for d in (-0.02, -0.007, 0.007, 0.02)]])
     at = np.array([[0.205, 0.0]])
-    pilots = sent(spec, report, np.zeros((4, 1), dtype=int), at, line_of_sight(rng, 1e-5, 4, 1), noise_for(25.0, 1e-5), rng)
+    pilots = sent(
+        spec, report, np.zeros((4, 1), dtype=int), at, line_of_sight(rng, 1e-5, 4, 1), noise_for(25.0, 1e-5), rng
+    )
     said = hear(pilots)
     np.testing.assert_allclose(said.cosines, at, atol=2e-3)
     assert said.covariance[0, 1, 1] > 0.1 > 1e-4 > said.covariance[0, 0, 0]

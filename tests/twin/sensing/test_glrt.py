@@ -257,8 +257,10 @@ def test_reaches_the_bound(snr_db: float) -> None:
 
 def test_range_is_that_at_the_centre_of_the_dwell_while_the_mover_moves() -> None:
     # 20 m/s over 280 us is 5.6 mm; at 65 dB the range is known to 0.5 mm
-    unit_errors = [errors_at(v, moving=True) for v in (-20.0, -13.0, 13.0, 20.0) for _ in range(1)]
+    unit_errors = np.array([errors_at(v, moving=True) for v in (-20.0, -17.0, -14.0, 14.0, 17.0, 20.0)])
     assert np.all(np.abs(unit_errors) < 4)
+    # a time tag half a dwell off would push the range by 2.8 mm, five deviations, with the sign of the speed
+    assert abs(np.mean(unit_errors[:, 2] * np.sign([-1, -1, -1, 1, 1, 1]))) < 1.5
 
 
 def errors_at(velocity_mps: float, moving: bool) -> np.ndarray:
@@ -314,9 +316,9 @@ def false_alarm_rate(glrt: Glrt, dwells: int, seed: int) -> tuple[float, float]:
 
 
 def test_false_alarms_are_as_rare_as_stated() -> None:
-    fitted, reported = false_alarm_rate(Glrt(false_alarm_probability=0.1), 300, seed=3)
+    fitted, reported = false_alarm_rate(Glrt(false_alarm_probability=0.1), 200, seed=4)
     # a long run gives 0.09: a few peaks in a hundred that would pass are not looked at closely
-    assert abs(fitted - 0.09) < 3 * np.sqrt(0.09 / 300)
+    assert abs(fitted - 0.09) < 3 * np.sqrt(0.09 / 200)
     assert reported <= fitted  # chains that fit no direction are turned away
 
 
@@ -449,6 +451,16 @@ def test_nothing_heard_passes_drawn_detections_on() -> None:
     assert len(Glrt().detect(replace(empty, echo=None), NO_TRACKS).dwell) == 0
 
 
+def test_a_slot_never_loaded_hears_nothing() -> None:
+    samples = echo(sent(0), (0.11, -0.04, 50.3, -12.3, 45.0), model_frame)
+    seen = observe(samples, sent(0))
+    assert seen.echo is not None
+    other = replace(seen, echo=replace(seen.echo, slot=np.full(FRAMES, 3)))
+    assert len(Glrt().detect(other, NO_TRACKS).dwell) == 0
+    dark = replace(BEAM, amplitude=np.zeros((1, 4, 256)))
+    assert len(Glrt().detect(observe(samples, sent(0), dark), NO_TRACKS).dwell) == 0
+
+
 def test_misuse_names_the_field_and_the_fix() -> None:
     whole = observe(np.ones((FRAMES, 4, SIZE)), sent(0))
     with pytest.raises(Misuse, match=r"max_speed_mps = 60.*42\.8"):
@@ -457,9 +469,6 @@ def test_misuse_names_the_field_and_the_fix() -> None:
         Glrt().detect(observe(np.ones((5, 4, SIZE)), sent(0)[:5], t_ns=T_NS[:5]), NO_TRACKS)
     with pytest.raises(Misuse, match=r"drive\.samples"):
         Glrt().detect(observe(np.ones((FRAMES, 4, SIZE)), np.concatenate([sent(0)] * 2, axis=1)), NO_TRACKS)
-    assert whole.echo is not None
-    with pytest.raises(Misuse, match="slot = 7"):
-        Glrt().detect(replace(whole, echo=replace(whole.echo, slot=np.full(FRAMES, 7))), NO_TRACKS)
     with pytest.raises(Misuse, match="min_range_m"):
         Glrt(min_range_m=200.0).detect(whole, NO_TRACKS)
 
