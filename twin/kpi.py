@@ -54,7 +54,8 @@ class Kpi:
     tracks_false: int  # confirmed, and no mover near
     track_nees: float  # mean normalised squared error of followed tracks' positions; 3 expected
     detections: int
-    false_alarms: int  # detections with no mover near
+    side_lobe_echoes: int  # detections with a mover's range and speed, but not its direction
+    false_alarms: int  # detections that are nobody's
     lit: int  # movers in the main lobe of a dwell at 20 dB and more
     missed: int  # of those, not detected
     nees: float  # mean normalised squared error of detections; 4 expected
@@ -188,6 +189,23 @@ def measured(dwell: Dwell) -> Float[Array, "entity 4"]:
     return np.column_stack([direction[:, 1:], paths.delay_s * (C / 2), paths.doppler_hz * (C / (2 * paths.carrier_hz))])
 
 
+def owners(
+    value: Float[Array, "detection 4"], spread: Float[Array, "detection 4 4"], truth: Float[Array, "entity 4"]
+) -> tuple[Int[Array, " detection"], Bool[Array, " detection"]]:
+    """Whose echo each detection is (-1: nobody's), and whether it says so of the direction too.
+
+    An echo's range and speed do not depend on the beam it came through, so the owner is the mover nearest in both, within five standard
+    deviations and half a metre and half a metre a second; a detection then is the owner's own when it is also within a car's length of it.
+    """
+    gap = np.abs(value[:, None, 2:] - truth[None, :, 2:])
+    reach = 5 * np.sqrt(np.diagonal(spread, axis1=1, axis2=2)[:, 2:]) + 0.5
+    cost = (gap / reach[:, None]).max(axis=-1)
+    owner = cost.argmin(axis=1)
+    apart = np.linalg.norm(spot(value) - spot(truth)[owner], axis=-1)
+    owner = np.where(cost[np.arange(len(value)), owner] < 1, owner, -1)
+    return owner, (owner >= 0) & (apart < SAME_MOVER_M)
+
+
 def bound_detections(
     dwells: Sequence[Dwell],
     receive: BeamReport,
@@ -289,32 +307,28 @@ class Scorer:
         """Each mover's best-lit detection beside its bound; what was missed and what was made up."""
         error, bound = np.full((len(self.entity), 4), np.nan), np.full((len(self.entity), 4), np.nan)
         best_db = np.full(len(self.entity), np.nan)
-        false_alarms, nees = 0, []
+        nees: list[float] = []
+        aside, false_alarms = 0, 0
         lit, seen = np.zeros(len(self.entity), bool), np.zeros(len(self.entity), bool)
         for d, dwell in enumerate(dwells):
+            value, spread = detections.value[detections.dwell == d], detections.covariance[detections.dwell == d]
             if not len(dwell.paths.sink):
-                false_alarms += int((detections.dwell == d).sum())
+                false_alarms += len(value)
                 continue
             covariance, snr = dwell_bound(dwell, receive, spec, numerology)
             truth, column = measured(dwell), np.searchsorted(self.entity, dwell.paths.sink)
             lit[column] |= in_main_lobe(dwell, spec) & (snr > 100.0)
-            row = np.flatnonzero(detections.dwell == d)
-            apart = np.linalg.norm(
-                spot(detections.value[row])[:, None] - spot(truth)[None], axis=-1
-            )  # [detection, entity]
-            nearest = apart.argmin(axis=1) if row.size else np.zeros(0, np.int64)
-            near = apart[np.arange(row.size), nearest] < SAME_MOVER_M
-            false_alarms += int((~near).sum())
-            for i, j in zip(row[near], nearest[near], strict=True):
-                miss = detections.value[i] - truth[j]
-                nees.append(float(miss @ np.linalg.solve(detections.covariance[i], miss)))
+            owner, near = owners(value, spread, truth)
+            aside += int(((owner >= 0) & ~near).sum())
+            false_alarms += int((owner < 0).sum())
+            for i in np.flatnonzero(near):
+                j = owner[i]
+                miss = value[i] - truth[j]
+                nees.append(float(miss @ np.linalg.solve(spread[i], miss)))
                 seen[column[j]] = True
                 if not best_db[column[j]] >= decibels(snr[j]) or np.isnan(error[column[j], 0]):
-                    error[column[j]], bound[column[j]], best_db[column[j]] = (
-                        miss,
-                        np.sqrt(np.diagonal(covariance[j])),
-                        decibels(snr[j]),
-                    )
+                    error[column[j]], bound[column[j]] = miss, np.sqrt(np.diagonal(covariance[j]))
+                    best_db[column[j]] = decibels(snr[j])
             dark = np.isnan(best_db[column]) & np.isfinite(covariance).all(axis=(1, 2))
             best_db[column[dark]] = decibels(snr[dark])
             bound[column[dark]] = np.sqrt(np.diagonal(covariance[dark], axis1=1, axis2=2))
@@ -324,6 +338,7 @@ class Scorer:
             "bound": bound,
             "echo_snr_db": best_db,
             "detections": len(detections.t_ns),
+            "side_lobe_echoes": aside,
             "false_alarms": false_alarms,
             "lit": int(lit.sum()),
             "missed": int((lit & ~seen).sum()),

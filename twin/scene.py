@@ -19,6 +19,11 @@ __all__ = ["FIGURES", "History", "Note", "Scene"]
 SUBFRAMES = 4096  # remembered: 20 s at 5 ms
 FIGURES = ("detections", "false_alarms", "lit", "missed", "nees", "tracks_false", "track_nees", "beams_clipped")
 PARAMETERS = ("uy", "uz", "range_m", "velocity_mps")
+WHOLE = (
+    *("tracks_confirmed", "tracks_tentative", "tracks_false", "users_bound", "users_bound_right", "swaps"),
+    *("rebindings", "detections", "false_alarms", "lit", "missed", "nees", "track_nees", "sensing_share"),
+    *("beams_set", "beams_clipped", "beam_delay_us", "doppler_block"),
+)
 PACE_S = 3.0  # wall time over which speed is measured
 
 
@@ -44,7 +49,7 @@ class History:
         row = k % len(self._k)
         self._k[row], self._value[row] = k, value
 
-    def last(self, k: int, count: int) -> tuple[Any, Float[Array, "row *shape"]]:
+    def last(self, k: int, count: int) -> tuple[Any, Any]:
         """Numbers and values of the subframes in ``(k - count, k]`` that were heard, in order."""
         asked = np.arange(max(0, k - min(count, len(self._k)) + 1), k + 1)
         row = asked % len(self._k)
@@ -83,6 +88,7 @@ class Scene:
         self.truth: dict[str, Any] | None = None
         self.plan: dict[str, Any] | None = None
         self.belief: dict[str, Any] | None = None
+        self._before: dict[str, Any] | None = None  # the belief before
         self.kpi: dict[str, Any] | None = None
         self._first_k = 0
         self._pace: deque[tuple[int, int]] = deque()  # wall and simulated time of the last seconds
@@ -142,7 +148,6 @@ class Scene:
             self.plan = data
         elif message.topic.endswith(".belief."):
             self._believed(data)
-            self.belief = data
         elif message.topic.endswith(".kpi."):
             self.site = message.topic[: -len(".kpi.")]
             self._scored(data, now_ns)
@@ -159,28 +164,40 @@ class Scene:
             self.say(f"{self.name(entity)} leaves")
 
     def _believed(self, belief: dict[str, Any]) -> None:
-        if self.belief is None:
+        self._before = self.belief
+        self.belief = belief
+
+    def _changed(self, kpi: dict[str, Any]) -> None:
+        """Notes of what the belief did in this subframe; whom a track follows is the truth's word, in ``kpi``."""
+        if self._before is None or self.belief is None or self.kpi is None:
             return
-        before, now = self.belief["tracks"], belief["tracks"]
+        before, now = self._before["tracks"], self.belief["tracks"]
         old, new = set(before["track"][before["confirmed"]].tolist()), set(now["track"][now["confirmed"]].tolist())
-        alive = set(now["track"].tolist())
         for track in sorted(new - old):
             x, y = now["state"][now["track"] == track][0][:2]
-            self.say(f"track {track} confirmed at x {x:.1f}, y {y:.1f} m", "good")
-        for track in sorted(old - alive):
-            self.say(f"track {track} dropped", "bad")
+            who = self.followed(track, kpi)
+            said = f"is {who}" if who else f"follows nobody, at x {x:.1f}, y {y:.1f} m"
+            self.say(f"track {track} confirmed: {said}", "good" if who else "bad")
+        for track in sorted(old - set(now["track"].tolist())):
+            who = self.followed(track, self.kpi)
+            self.say(f"track {track} dropped: {f'was {who}' if who else 'followed nobody'}", "bad" if who else "plain")
         was, is_ = bindings(before), bindings(now)
         for user in sorted(was.keys() | is_.keys()):
-            old_track, new_track = was.get(user), is_.get(user)
-            if old_track == new_track:
+            left, taken = was.get(user), is_.get(user)
+            if left == taken:
                 continue
             name = self.name(user)
-            if new_track is None:
-                self.say(f"{name} has lost its track {old_track}", "bad")
-            elif old_track is None:
-                self.say(f"{name} is bound to track {new_track}", "good")
+            if taken is None:
+                self.say(f"{name} has lost its track {left}", "bad")
+            elif left is None:
+                self.say(f"{name} is bound to track {taken}", "good")
             else:
-                self.say(f"{name} is bound anew: track {old_track} -> {new_track}", "bad")
+                self.say(f"{name} is bound anew: track {left} -> {taken}", "bad")
+
+    def followed(self, track: int, kpi: dict[str, Any]) -> str:
+        """Name of the mover that a track follows, or nothing."""
+        row = np.flatnonzero(kpi["tracked"] == track)
+        return self.name(int(kpi["entity"][row[0]])) if len(row) else ""
 
     def _scored(self, kpi: dict[str, Any], now_ns: int) -> None:
         k, t_ns = int(kpi["k"]), int(kpi["t_ns"])
@@ -193,6 +210,7 @@ class Scene:
             self.figures = History((len(FIGURES),))
             self._pace.clear()
             self._best_ns = None
+        self._changed(kpi)
         if kpi["beams_clipped"] > 0:
             self.say(f"{kpi['beams_clipped']} beam settings out of range, clipped", "bad")
         self.kpi = kpi
@@ -225,6 +243,11 @@ class Scene:
         if self.kpi is None or not self.kpi["k"] > 0:
             return 5e6
         return float(self.kpi["t_ns"]) / float(self.kpi["k"])
+
+    @property
+    def heard_s(self) -> float:
+        """Simulated time listened to in this run."""
+        return 0.0 if self.kpi is None else (int(self.kpi["k"]) - self._first_k + 1) * self.period_ns * 1e-9
 
     def subframes_in(self, seconds: float) -> int:
         """How many subframes a stretch of simulated time has, at least one."""
@@ -291,13 +314,15 @@ class Scene:
             }
             for i, user in enumerate(kpi["user"].tolist())
         }
+        where: dict[int, int] = {}
+        if truth is not None:
+            where = {entity: row for row, entity in enumerate(truth["entity"].tolist())}
         movers = {}
         for i, entity in enumerate(kpi["entity"].tolist()):
-            row = [] if truth is None else np.flatnonzero(truth["entity"] == entity)
-            here = truth is not None and len(row) > 0
+            row = where.get(entity)
             movers[self.name(entity)] = {
-                "position_m": truth["position_m"][row[0]].tolist() if here and truth is not None else None,
-                "velocity_mps": truth["velocity_mps"][row[0]].tolist() if here and truth is not None else None,
+                "position_m": None if truth is None or row is None else truth["position_m"][row].tolist(),
+                "velocity_mps": None if truth is None or row is None else truth["velocity_mps"][row].tolist(),
                 "track": int(kpi["tracked"][i]) if kpi["tracked"][i] >= 0 else None,
                 "track_error_m": known(kpi["position_error_m"][i]),
                 "track_sigma_m": known(kpi["track_sigma_m"][i]),
@@ -305,19 +330,16 @@ class Scene:
                 "bound": {p: known(v) for p, v in zip(PARAMETERS, kpi["bound"][i], strict=True)},
                 "echo_snr_db": known(kpi["echo_snr_db"][i]),
             }
-        whole = ("tracks_confirmed", "tracks_tentative", "tracks_false", "users_bound", "users_bound_right", "swaps")
-        whole += ("rebindings", "detections", "false_alarms", "lit", "missed", "nees", "track_nees", "sensing_share")
-        whole += ("beams_set", "beams_clipped", "beam_delay_us", "doppler_block")
         return {
             "run": self.run,
             "site": self.site,
             "k": int(kpi["k"]),
-            "t_s": int(kpi["t_ns"]) * 1e-9,
+            "t_s": int(kpi["t_ns"]) / 1e9,
             "speed": self.speed,
-            "lag_s": None if self.lag_ns is None else self.lag_ns * 1e-9,
+            "lag_s": None if self.lag_ns is None else self.lag_ns / 1e9,
             "users": users,
             "movers": movers,
-            **{name: known(kpi[name]) for name in whole},
+            **{name: known(kpi[name]) for name in WHOLE},
             "lost": dict(self.lost),
         }
 

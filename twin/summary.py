@@ -29,6 +29,7 @@ class Summary:
         self._whole = dict.fromkeys(
             (
                 "detections",
+                "side_lobe_echoes",
                 "false_alarms",
                 "lit",
                 "missed",
@@ -126,6 +127,7 @@ class Summary:
             },
             "sensing": {
                 "detections": self._whole["detections"],
+                "side_lobe_echoes": self._whole["side_lobe_echoes"],
                 "false_alarms": self._whole["false_alarms"],
                 "missed_share": plain(self._whole["missed"] / self._whole["lit"] if self._whole["lit"] else np.nan),
                 "rmse": {p: plain(whole_error[j]) for j, p in enumerate(PARAMETERS)},
@@ -205,7 +207,7 @@ def table(summary: dict[str, Any]) -> str:
     run, tracks, lag, sensing = summary["run"], summary["tracks"], summary["clock"], summary["sensing"]
     lines = [
         f"sum rate {shown(summary['rate_gbps'], 2)} Gbit/s; tracks alive {percent(tracks['alive_share'])}, false {shown(tracks['false'], 2)} a subframe, "
-        f"swaps {tracks['swaps']}, rebindings {tracks['rebindings']}; detections {sensing['detections']}, false alarms {sensing['false_alarms']}, "
+        f"swaps {tracks['swaps']}, rebindings {tracks['rebindings']}; detections {sensing['detections']}, of them side lobes {sensing['side_lobe_echoes']}, false {sensing['false_alarms']}, "
         f"missed {percent(sensing['missed_share'])}",
         f"beams set {summary['beams']['set']} (clipped settings {summary['beams']['clipped']}), in force after {shown(summary['beams']['delay_us'], 0)} us; "
         f"subframe CPU p50 {lag['subframe']['cpu_p50_us'] / 1e3:.2f} ms of {lag['budget_us'] / 1e3:.0f} ms, lag p99 {lag['lag']['p99_us']:.0f} us",

@@ -20,6 +20,7 @@ class Heard:
 
     heard: Bool[Array, "update user"]  # above the noise
     located: Bool[Array, " user"]  # heard, and one direction explains what was heard
+    astray: Bool[Array, " user"]  # heard through beams that stand together, but from outside their main lobe
     cosines: Float[Array, "user 2"]  # uy, uz in the receive array's frame
     covariance: Float[Array, "user 2 2"]
 
@@ -27,15 +28,15 @@ class Heard:
 def hear(pilots: PilotObservation, false_alarm: float = 1e-3, fit: float = 0.6) -> Heard:
     """Which users are above the noise, and from where.
 
-    Heard: the energy of an update, or its strongest delay cell (a transform over subcarriers) at any chain, exceeds what noise does
+    Heard: the energy of an update, or its strongest delay cell (a transform over subcarriers) at one chain or at all, exceeds what noise does
     with probability ``false_alarm`` a user and subframe (union bound); noise as in ``Ears``.
     Direction, where a user's receive beams stand together: the maximum of ``sum |b^H y|^2 / |b|^2`` over subcarriers and updates (complex
     gains free at each), on a grid over the main lobe and then by scoring; covariance from the Fisher information, each sample's
     weight ``snr / (1 + snr)`` because its gain is not known. Where they sweep: within the main lobe of the loudest beam, the direction of a
     grid that maximises ``(sum |b^H y|)^2 / sum |b|^2`` (one level at all updates) over the middle subcarriers; covariance of
     a third of a beamwidth. ``fit`` is the share of signal energy the maximum must explain, which refuses most of what comes through side lobes.
-    A user parked in a side lobe by beams that stand together is recognised only by a sweep that hears it louder: the loudest row of
-    the subframe decides which of the two is done.
+    A user parked in a side lobe by beams that stand together is recognised only by a sweep that hears it twice as loud: the loudest row
+    of the subframe decides which of the two is done.
     Raises Misuse for a free-form array, which has no beamwidth, and for pilots that are not finite.
     """
     return hear_with(pilots, ears_of(pilots), false_alarm, fit)
@@ -67,11 +68,12 @@ def hear_with(pilots: PilotObservation, ears: Ears, false_alarm: float, fit: flo
     rows = ears.index
     heard = np.asarray(_above_noise(pilots, ears, false_alarm) & (rows >= 0))
     if not np.any(heard):
-        return Heard(heard=heard, located=located, cosines=cosines, covariance=covariance)
+        return Heard(heard=heard, located=located, astray=located.copy(), cosines=cosines, covariance=covariance)
     energy = np.sum(np.abs(ears.pilot) ** 2, axis=(2, 3))
     middle = ears.pointing.mean(axis=1)
     together = np.all(np.abs(ears.pointing - middle[:, None]) <= 0.75 * width, axis=(1, 2))
-    best = np.where(heard, energy, -1.0).argmax(axis=0)
+    # a sweeping row that happens to point at the user must not replace the finer answer: it has to be twice as loud
+    best = np.where(heard, energy * np.where(together[rows], 1.0, 0.5), -1.0).argmax(axis=0)
     row = rows[best, np.arange(users)]
     fine = heard.any(axis=0) & together[row]
     if np.any(fine):
@@ -83,7 +85,7 @@ def hear_with(pilots: PilotObservation, ears: Ears, false_alarm: float, fit: flo
     if len(coarse):
         cosines[coarse], located[coarse] = _sweep(pilots, ears, coarse, width, fit)
         covariance[coarse] = np.diag(np.minimum(width / 3, np.sqrt(1 / 3)) ** 2)
-    return Heard(heard=heard, located=located, cosines=cosines, covariance=covariance)
+    return Heard(heard=heard, located=located, astray=fine & ~located, cosines=cosines, covariance=covariance)
 
 
 def _above_noise(pilots: PilotObservation, ears: Ears, false_alarm: float) -> Bool[Array, "update user"]:
@@ -91,11 +93,13 @@ def _above_noise(pilots: PilotObservation, ears: Ears, false_alarm: float) -> Bo
 
     updates, _, chains, subcarriers = pilots.pilot.shape
     level = ears.pilot / np.sqrt(positive("noise_w", pilots.noise_w))
-    share = false_alarm / (2 * updates)
-    energy = np.sum(np.abs(level) ** 2, axis=(2, 3)) > gammainccinv(chains * subcarriers, share)
+    share = false_alarm / (3 * updates)
     cells = 2 * subcarriers
-    peak = (np.abs(np.fft.fft(level, cells, axis=3)) ** 2).max(axis=(2, 3)) / subcarriers
-    return np.asarray(energy | (peak > np.log(cells * chains / share)))
+    energy = np.sum(np.abs(level) ** 2, axis=(2, 3)) > gammainccinv(chains * subcarriers, share)
+    delay = np.abs(np.fft.fft(level, cells, axis=3)) ** 2 / subcarriers
+    at_one = delay.max(axis=(2, 3)) > np.log(cells * chains / share)
+    at_all = delay.sum(axis=2).max(axis=2) > gammainccinv(chains, share / cells)
+    return np.asarray(energy | at_one | at_all)
 
 
 def ears_of(pilots: PilotObservation) -> Ears:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import numpy as np
 
-from hal.array import cis, element_amplitude, steering, to_array_frame, to_world_frame
+from hal.array import cis, element_amplitude, half_power_beamwidth, steering, to_array_frame, to_world_frame
 from hal.check import Ge, Gt, Lt, positive
 from hal.record import Array, Bool, Complex, Float
 from twin.estimation._pilots import Ears, Heard, ears_of, hear, hear_with, patterns, unit
@@ -24,9 +24,8 @@ class Mmse:
     """
 
     false_alarm: Annotated[float, Gt(0), Lt(1)] = 1e-3  # that a silent user is heard in a subframe, at most
-    fit: Annotated[float, Gt(0), Lt(1)] = (
-        0.6  # share of a pilot's energy that its best direction must explain, else it is no direction
-    )
+    # share of a pilot's energy that its best direction must explain, else it is no direction
+    fit: Annotated[float, Gt(0), Lt(1)] = 0.6
     angle_floor: Annotated[float, Ge(0)] = 5e-4  # model error of a pilot's direction cosine, one sigma
     # motion of the direction cosines: first rate, and white-noise acceleration that lasts about ``hold``
     angular_rate_hz: Annotated[float, Gt(0)] = 0.4  # one sigma, 1/s
@@ -71,6 +70,9 @@ class Mmse:
         found = hear_with(pilots, ears, self.false_alarm, self.fit)
         middle_ns = int(np.mean(pilots.update_ns)) if len(pilots.update_ns) else t_ns
         state, covariance = self._carried(state, covariance, (middle_ns - previous.t_ns) * 1e-9)
+        # heard, but not from where its beams stand: a few such subframes unmake a direction, and the user is swept for again
+        width = np.array(half_power_beamwidth(pilots.spec.receive.array, pilots.spec.carrier_hz))
+        covariance[:, :2, :2] += found.astray[:, None, None] * np.diag((width / 4) ** 2)
         noise = found.covariance + self.angle_floor**2 * np.eye(2)
         innovation = np.where(found.located[:, None], found.cosines - state[:, :2], 0.0)
         spread = covariance[:, :2, :2] + noise

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import numpy as np
 
-from hal.array import LIGHT_MPS, steering
+from hal.array import LIGHT_MPS, half_power_beamwidth, steering
 from hal.check import Ge, Gt, Lt, finite
 from hal.errors import Misuse
 from hal.frontend import BeamReport, FrontendSpec, HalfSpec
@@ -45,6 +45,10 @@ class Ekf:
     position_limit_m: Annotated[float, Gt(0)] = 15.0
     # a dwell lights what is within this of perfect pointing, both ways together
     main_lobe_db: Annotated[float, Gt(0)] = 6.0
+    # a detection is a confirmed track's echo through a side lobe if range and speed are its own, the chains' outputs as alike, and the power within this
+    image_db: Annotated[float, Gt(0)] = 6.0
+    image_likeness: Annotated[float, Gt(0), Lt(1)] = 0.9
+    strength_memory: Annotated[float, Ge(0), Lt(1)] = 0.7  # weight of the past in a track's running mean strength
     # model errors added to a detection's own, one sigma
     angle_floor: Annotated[float, Ge(0)] = 5e-4  # direction cosines
     range_floor_m: Annotated[float, Ge(0)] = 0.05
@@ -64,6 +68,7 @@ class Ekf:
             misses=none,
             seen_ns=none,
             looks=none,
+            strength_db=np.zeros(0),
         )
 
     def predict(self, tracks: Tracks, t_ns: int) -> Tracks:
@@ -88,9 +93,10 @@ class Ekf:
     def update(self, tracks: Tracks, detections: Detections, observation: EchoObservation) -> Tracks:
         """Predict to each dwell in turn; assign, update, count misses of lit tracks, bear and bury.
 
-        A detection that no track takes bears one, unless it looks like a side-lobe ghost: its range and speed are those of a confirmed track
-        that this dwell did not light (``illumination_db`` below ``-main_lobe_db``), which a strong echo through a side lobe would have.
-        A real newcomer at a lit angle with just that range and speed waits until either has moved on.
+        A detection that no track takes bears one, unless a confirmed track that the dwell did not light explains it: same range and speed, the
+        power that its known strength would bring through this dwell's side lobes (within ``image_db``), and the same pattern over the receive
+        chains (``image_likeness``). A track that lives on such detections, born before its origin was confirmed, is buried.
+        A real mover that is like another in all three waits until one of them has moved on.
         Raises Misuse for detections that are not finite or have no plan's dwell.
         """
         finite("detections.value", detections.value)
@@ -102,12 +108,12 @@ class Ekf:
                 f"detections.dwell = {detections.dwell}: must be in 0 .. {dwells - 1}, the dwells of the observation's plan"
             )
         dwell_ns = numerology.frames_per_dwell * numerology.frame_ns
-        tracks = replace(tracks, looks=_looks(tracks))
+        tracks = replace(tracks, looks=_looks(tracks), strength_db=_strength_db(tracks))
         for dwell in range(dwells):
             own = detections.dwell == dwell
             t_ns = int(detections.t_ns[own][0]) if np.any(own) else observation.t_ns + dwell * dwell_ns + dwell_ns // 2
             tracks = self.predict(tracks, max(t_ns, tracks.t_ns))
-            tracks = self._dwell(tracks, detections.value[own], detections.covariance[own], observation, dwell)
+            tracks = self._dwell(tracks, detections.value[own], detections.covariance[own], detections.snr_db[own], observation, dwell)
         return tracks
 
     def _dwell(
@@ -115,6 +121,7 @@ class Ekf:
         tracks: Tracks,
         value: Float[Array, "detection 4"],
         covariance: Float[Array, "detection 4 4"],
+        snr_db: Float[Array, " detection"],
         observation: EchoObservation,
         dwell: int,
     ) -> Tracks:
@@ -135,6 +142,13 @@ class Ekf:
         seen = np.zeros(len(state), dtype=bool)
         seen[track] = True
         hits, looks = tracks.hits + seen, _looks(tracks) + (seen | lit)
+        straight_db = snr_db - echo_gain_db(observation, dwell, _directions(value))
+        origin = self._images(value, noise, snr_db, tracks, expected, spread, observation, dwell)
+        origin &= tracks.confirmed & ~lit
+        origin[detection, track] = False  # a track's own detection is no image of it
+        image = origin.any(axis=1)
+        strength_db = _strength_db(tracks).copy()
+        strength_db[track] += (1 - self.strength_memory) * (straight_db[detection] - strength_db[track])
         kept = replace(
             tracks,
             state=state,
@@ -144,17 +158,20 @@ class Ekf:
             misses=np.where(seen, 0, tracks.misses + lit),
             looks=looks,
             seen_ns=np.where(seen, tracks.t_ns, tracks.seen_ns),
+            strength_db=strength_db,
         )
-        kept = _rows(kept, self._alive(kept))
+        ghost = np.zeros(len(state), dtype=bool)
+        ghost[track] = image[detection]
+        kept = _rows(kept, self._alive(kept) & ~ghost)
 
         free = np.setdiff1d(np.arange(len(value)), detection)
-        ghost = self._ghost(value[free], noise[free], expected, spread, tracks.confirmed & ~lit)
-        return self._born(kept, value[free[~ghost]], noise[free[~ghost]], spec)
+        new = free[~image[free]]
+        return self._born(kept, value[new], noise[new], straight_db[new], spec)
 
     def _lit(
         self, observation: EchoObservation, dwell: int, expected: Float[Array, "track 4"], ux: Float[Array, " track"]
     ) -> Bool[Array, " track"]:
-        plan, numerology = observation.plan, observation.numerology
+        numerology, plan = observation.numerology, observation.plan
         direction = np.column_stack([ux, expected[:, :2]])
         gain_db = illumination_db(
             observation.spec,
@@ -198,20 +215,28 @@ class Ekf:
         took = column < detections
         return track[took], column[took]
 
-    def _ghost(
+    def _images(
         self,
         value: Float[Array, "detection 4"],
         noise: Float[Array, "detection 4 4"],
+        snr_db: Float[Array, " detection"],
+        tracks: Tracks,
         expected: Float[Array, "track 4"],
         spread: Float[Array, "track 4 4"],
-        unlit: Bool[Array, " track"],
-    ) -> Bool[Array, " detection"]:
-        if not len(value) or not np.any(unlit):
-            return np.zeros(len(value), dtype=bool)
-        gap = value[:, None, 2:] - expected[None, unlit, 2:]
-        total = noise[:, None, 2:, 2:] + spread[None, unlit, 2:, 2:]
+        observation: EchoObservation,
+        dwell: int,
+    ) -> Bool[Array, "detection track"]:
+        """Which detections the echo of which tracks through this dwell's beams would look like."""
+        gap = value[:, None, 2:] - expected[None, :, 2:]
+        total = noise[:, None, 2:, 2:] + spread[None, :, 2:, 2:]
         distance = np.einsum("dti,dti->dt", gap, np.linalg.solve(total, gap[..., None])[..., 0])
-        return np.asarray(np.any(distance <= _chi2(self.gate_probability, 2), axis=1))
+        there = _directions(expected)
+        brought_db = _strength_db(tracks) + echo_gain_db(observation, dwell, there)
+        alike = likeness(observation, dwell, _directions(value), there)
+        near = np.abs(snr_db[:, None] - brought_db) <= self.image_db
+        width = half_power_beamwidth(observation.spec.receive.array, observation.spec.carrier_hz)
+        apart = np.any(np.abs(value[:, None, :2] - expected[None, :, :2]) > width, axis=2)  # else it is the mover itself, or its neighbour
+        return np.asarray((distance <= _chi2(self.gate_probability, 2)) & near & apart & (alike >= self.image_likeness))
 
     def _alive(self, tracks: Tracks) -> Bool[Array, " track"]:
         trace = np.trace(tracks.covariance[:, :3, :3], axis1=1, axis2=2)
@@ -225,6 +250,7 @@ class Ekf:
         tracks: Tracks,
         value: Float[Array, "detection 4"],
         noise: Float[Array, "detection 4 4"],
+        strength_db: Float[Array, " detection"],
         spec: FrontendSpec,
     ) -> Tracks:
         """A track for each detection: position from angles and range, then the velocity prior conditioned on the closing speed."""
@@ -254,6 +280,7 @@ class Ekf:
             misses=np.concatenate([tracks.misses, 0 * one]),
             seen_ns=np.concatenate([tracks.seen_ns, np.full(born, tracks.t_ns)]),
             looks=np.concatenate([_looks(tracks), one]),
+            strength_db=np.concatenate([_strength_db(tracks), strength_db]),
             born=first + born,
         )
 
@@ -320,20 +347,42 @@ def illumination_db(
     return np.asarray(10 * np.log10(gain, out=np.full(len(gain), -np.inf), where=gain > 0))
 
 
+def echo_gain_db(observation: EchoObservation, dwell: int, direction: Float[Array, "item 3"]) -> Float[Array, " item"]:
+    """Two-way power gain (dB) of a dwell's beams, all receive chains together, towards receive-frame directions in front; -300 for none."""
+    spec, plan = observation.spec, observation.plan
+    world = _turned(direction, spec.receive.array.rotation.T)
+    sent = _turned(world, spec.transmit.array.rotation)
+    out = _outputs(spec.transmit, observation.transmit_beam, int(plan.dwell_transmit_slot[dwell]), sent, spec.carrier_hz)
+    back = _outputs(spec.receive, observation.receive_beam, int(plan.dwell_receive_slot[dwell]), direction, spec.carrier_hz)
+    power = np.max(np.abs(out) ** 2, axis=1, initial=0.0) * np.sum(np.abs(back) ** 2, axis=1)
+    return np.asarray(10 * np.log10(np.maximum(power, 1e-30)))
+
+
+def likeness(
+    observation: EchoObservation, dwell: int, one: Float[Array, "item 3"], other: Float[Array, "place 3"]
+) -> Float[Array, "item place"]:
+    """How alike echoes from two directions look at a dwell's receive chains: 1 for outputs that differ by a factor only."""
+    spec, slot = observation.spec, int(observation.plan.dwell_receive_slot[dwell])
+    a, b = (_outputs(spec.receive, observation.receive_beam, slot, d, spec.carrier_hz) for d in (one, other))
+    size = np.sum(np.abs(a) ** 2, axis=1)[:, None] * np.sum(np.abs(b) ** 2, axis=1)
+    return np.asarray(np.abs(a.conj() @ b.T) ** 2 / np.maximum(size, 1e-30))
+
+
+def _outputs(half: HalfSpec, report: BeamReport, slot: int, direction: Float[Array, "item 3"], carrier_hz: float) -> Array:
+    """Chain outputs ``response^T a(u)`` of the row a slot holds, [item chain]; zeros where it holds none."""
+    beam = report.setpoint if report.readback is None else report.readback
+    row = np.flatnonzero(beam.slot == slot)[-1:]
+    if not len(row):
+        return np.zeros((len(direction), len(half.network.wired)), dtype=np.complex128)
+    held = response(half.network, beam.delay_s[row], beam.phase_rad[row], beam.amplitude[row], np.array([carrier_hz]))[0, 0]
+    return np.asarray(steering(half.array, direction, carrier_hz) @ held)
+
+
 def _pointing(
     half: HalfSpec, report: BeamReport, slot: int, direction: Float[Array, "track 3"], carrier_hz: float
 ) -> Float[Array, " track"]:
-    beam = report.setpoint if report.readback is None else report.readback
-    row = np.flatnonzero(beam.slot == slot)
-    if not len(row) or not len(direction):
-        return np.zeros(len(direction))
-    last = row[-1]
-    held = response(
-        half.network, beam.delay_s[last], beam.phase_rad[last], beam.amplitude[last], np.array([carrier_hz])
-    )[0]
-    peak = np.abs(held).sum(axis=0)  # [chain]: all elements in phase
-    gain = np.abs(steering(half.array, direction, carrier_hz) @ held) / np.where(peak > 0, peak, 1.0)
-    return np.asarray(gain.max(axis=1) ** 2)
+    elements = half.network.wired.sum(axis=1)  # a chain of unit-norm weights gains at most so much
+    return np.asarray(np.max(np.abs(_outputs(half, report, slot, direction, carrier_hz)) ** 2 / elements, axis=1, initial=0.0))
 
 
 def _towards(half: HalfSpec, state: Float[Array, "track 6"]) -> tuple[Float[Array, "track 3"], Float[Array, " track"]]:
@@ -388,12 +437,22 @@ def _rows(tracks: Tracks, keep: Bool[Array, " track"]) -> Tracks:
         misses=tracks.misses[keep],
         seen_ns=tracks.seen_ns[keep],
         looks=_looks(tracks)[keep],
+        strength_db=_strength_db(tracks)[keep],
         born=max(tracks.born, int(tracks.track.max(initial=-1)) + 1),
     )
 
 
 def _looks(tracks: Tracks) -> Int[Array, " track"]:
     return tracks.hits + tracks.misses if tracks.looks is None else tracks.looks
+
+
+def _strength_db(tracks: Tracks) -> Float[Array, " track"]:
+    return np.zeros(len(tracks.track)) if tracks.strength_db is None else tracks.strength_db
+
+
+def _directions(value: Float[Array, "detection 4"]) -> Float[Array, "detection 3"]:
+    ux = np.sqrt(np.maximum(1 - value[:, 0] ** 2 - value[:, 1] ** 2, 0.0))
+    return np.column_stack([ux, value[:, :2]])
 
 
 def _chi2(probability: float, freedom: int) -> float:

@@ -11,7 +11,7 @@ from hal.frontend import Beam, BeamReport, FrontendSpec, HalfSpec
 from hal.network import Network
 from twin.precoding.delay_phase import steer
 from twin.records import Detections, EchoObservation, Numerology, Plan
-from twin.tracking.ekf import Ekf, drift, illumination_db, measure
+from twin.tracking.ekf import Ekf, drift, illumination_db, measure, echo_gain_db
 
 CARRIER = 100e9
 SUBFRAME = 5_000_000
@@ -112,7 +112,7 @@ def observed(spec, k, slots=(0, 0), directions=((0.0, 0.0),)):
     )
 
 
-def found(k, values, dwell=None, sigma=SIGMA):
+def found(k, values, dwell=None, sigma=SIGMA, snr_db=20.0):
     values = np.asarray(values, dtype=float).reshape(-1, 4)
     dwell = np.zeros(len(values), dtype=np.int64) if dwell is None else np.asarray(dwell)
     return Detections(
@@ -120,7 +120,7 @@ def found(k, values, dwell=None, sigma=SIGMA):
         dwell=dwell,
         value=values,
         covariance=np.broadcast_to(np.diag(sigma**2), (len(values), 4, 4)),
-        snr_db=np.full(len(values), 20.0),
+        snr_db=np.broadcast_to(np.asarray(snr_db, dtype=float), (len(values),)),
     )
 
 
@@ -396,15 +396,34 @@ def test_a_side_lobe_ghost_bears_no_track():
     tracks = born(spec, ekf)
     ahead = measure(spec, ekf.predict(tracks, 3 * SUBFRAME + 140_000).state)[0][0]
     elsewhere = observed(spec, 3, (0,), directions=[(0.35, 0.0)])
-    ghost = [0.35, 0.01, ahead[2], ahead[3]]
-    assert list(ekf.update(tracks, found(3, [ghost]), elsewhere).track) == [0]
-    slower = [0.35, 0.01, ahead[2], ahead[3] - 6]
-    assert list(ekf.update(tracks, found(3, [slower]), elsewhere).track) == [0, 1]
-    farther = [0.35, 0.01, ahead[2] + 3, ahead[3]]
-    assert list(ekf.update(tracks, found(3, [farther]), elsewhere).track) == [0, 1]
+    origin = np.array([[np.sqrt(1 - ahead[0] ** 2 - ahead[1] ** 2), ahead[0], ahead[1]]])
+    brought = tracks.strength_db[0] + echo_gain_db(elsewhere, 0, origin)[0]  # by the track's echo, through these side lobes
+
+    def names(value, snr_db=brought, seen=elsewhere):
+        return list(ekf.update(tracks, found(3, [value], snr_db=snr_db), seen).track)
+
+    assert names([0.35, 0.01, ahead[2], ahead[3]]) == [0]
+    assert names([0.35, 0.01, ahead[2], ahead[3]], brought + 10) == [0, 1]  # stronger than the side lobe could make it
+    assert names([0.35, 0.01, ahead[2], ahead[3] - 6]) == [0, 1]
+    assert names([0.35, 0.01, ahead[2] + 3, ahead[3]]) == [0, 1]
     # a neighbour in the same main lobe is no ghost
-    neighbour = [0.04, 0.0, ahead[2], ahead[3]]
-    assert list(ekf.update(tracks, found(3, [neighbour]), observed(spec, 3, (0,))).track) == [0, 1]
+    assert names([0.04, 0.0, ahead[2], ahead[3]], seen=observed(spec, 3, (0,))) == [0, 1]
+
+
+def test_a_ghost_born_before_its_origin_is_buried():
+    spec, ekf = frontend(), Ekf()
+    elsewhere = observed(spec, 0, (0,), directions=[(0.35, 0.0)])
+    there = np.array([[1.0, 0.0, 0.0]])
+    straight = echo_gain_db(observed(spec, 0, (0,)), 0, there)[0]
+    faint = 40.0 - straight + echo_gain_db(elsewhere, 0, there)[0]
+    tracks = ekf.start()
+    for k in range(12):  # two dwells on the image, then by turns on the origin and the image
+        aside = k < 2 or k % 2
+        value = [0.35, 0.01, 60.0, 0.0] if aside else [0.0, 0.0, 60.0, 0.0]
+        seen = observed(spec, k, (0,), directions=[(0.35, 0.0)] if aside else [(0.0, 0.0)])
+        tracks = ekf.update(tracks, found(k, [value], snr_db=faint if aside else 40.0), seen)
+    assert len(tracks.track) == 1
+    assert measure(spec, tracks.state)[0][0, 0] == pytest.approx(0.0, abs=0.01)
 
 
 def test_dwells_of_one_subframe_are_taken_in_order_of_time():
