@@ -11,7 +11,7 @@ from functools import wraps
 from html import escape
 from typing import Any, ParamSpec
 
-__all__ = ["ALARM", "BLACK", "COLOURS", "GRID", "GREY", "STROKES", "Sheet", "canvas", "look", "picture", "plainly", "styled"]
+__all__ = ["ALARM", "BLACK", "COLOURS", "GRID", "GREY", "STROKES", "Sheet", "canvas", "every", "look", "picture", "plainly", "styled"]
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8F7A00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -69,6 +69,11 @@ def look(i: int) -> dict[str, Any]:
     """Colour, marker and stroke of the ``i``-th curve: no two of 28 are alike."""
     n = len(COLOURS)
     return {"color": COLOURS[i % n], "marker": MARKERS[(i + i // n) % n], "linestyle": STROKES[(i // n) % len(STROKES)]}
+
+
+def every(subframes: int) -> str:
+    """How often, in words."""
+    return "every subframe" if subframes == 1 else f"every {subframes}th subframe"
 
 
 def plainly(axis: Any) -> None:

@@ -135,6 +135,11 @@ class History:
         return str(names.get(str(entity), entity))
 
     @property
+    def order(self) -> list[int]:
+        """Everybody, users first: the order of colours and markers in all figures."""
+        return [*self.user, *(entity for entity in self.mover if entity not in self.user)]
+
+    @property
     def events(self) -> list[Event]:
         """What happened, in order of time."""
         return self.story.events

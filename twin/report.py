@@ -18,6 +18,7 @@ from twin import figures, patterns
 from twin.dwell import dwell_map, recorded_map
 from twin.drawing import Sheet, picture
 from twin.history import History, history, settings
+from twin.map import map_of
 from twin.records import Numerology
 from twin.scenario import Scenario, ScenarioError, frontend_spec, load, numerology
 
@@ -76,12 +77,12 @@ def drawn(out: History, scenario: Scenario | None, spec: FrontendSpec | None, fr
     subframe_s = 5e-3 if frame is None else frame.subframe_ns * 1e-9
     arrays, source, missing = dwell_arrays(out, scenario)
     return [
-        figures.map_of(out, scenario),
+        map_of(out, scenario),
         figures.rate(out, subframe_s),
         figures.sensing(out, subframe_s),
         patterns.beam(out, spec, frame),
         patterns.dwell(out, arrays, source, missing),
-        figures.plan(out, scenario, subframe_s),
+        figures.plan(out, subframe_s),
         figures.lag(out),
         figures.events(out),
     ]
@@ -155,34 +156,40 @@ def paragraph(out: History, raw: Mapping[str, Any], scenario: Scenario | None) -
     if scenario is None:
         return said or "The scenario has no description."
     name, site = next(iter(scenario.sites.items()))
-    data, look, control = scenario.communication, scenario.sensing, site.control
-    kinds = [
-        type(part).__module__.rpartition(".")[2]
-        for part in (look.detector, control.tracking, control.estimation, control.planning, control.precoding)
-    ]
-    halves = [
-        f"{half.array.build(scenario.carrier_hz, np.zeros(3), np.eye(3)).position_m.shape[0]} elements"
-        for half in (site.transmit, site.receive)
-    ]
+    data, look, control, period_s = scenario.communication, scenario.sensing, site.control, scenario.subframe.period_ns * 1e-9
+    parts = (look.detector, control.tracking, control.estimation, control.planning, control.precoding)
+    kinds = [type(part).__module__.rpartition(".")[2] for part in parts]
+    sends, hears = (elements(half.array) for half in (site.transmit, site.receive))
     lines = site.transmit.network.delay_lines
     wired = f"behind {lines[0]} x {lines[1]} delay lines" if lines else "without delay lines"
-    here, there = (
-        len(out.user) or len(scenario.users),
-        len(out.mover) - len(out.user) if out.mover else len(scenario.targets),
-    )
-    ran_s = out.subframes * scenario.subframe.period_ns * 1e-9
-    planned_s = scenario.duration_ns * 1e-9
-    length = f"{ran_s:g} s" if abs(ran_s - planned_s) < 1e-6 else f"{ran_s:g} s of {planned_s:g} s were recorded:"
-    frame = look.frames_per_dwell
-    broken = f" {len(scenario.faults)} fault(s) of the machine are part of the scenario." if scenario.faults else ""
-    return (
-        f"{said}{' ' if said else ''}Site {name} stands {site.position_m[2]:g} m high and works at {scenario.carrier_hz * 1e-9:g} GHz: data over "
-        f"{data.bandwidth_hz * 1e-9:g} GHz in {data.subcarriers} subcarriers, sensing by {look.dwells} dwell(s) of {frame} frames a subframe over "
-        f"{look.delay_bins * look.spacing_hz * 1e-6:g} MHz (fidelity: {look.fidelity}). It sends {10 * np.log10(site.power_w * 1e3):.0f} dBm from {halves[0]} {wired} and "
-        f"listens with {halves[1]} and {site.receive.network.chains} chain(s). {here} user(s) are served and {there} other mover(s) are there to be found; detector, "
-        f"tracker, estimator, planner and precoder are {', '.join(kinds[:-1])} and {kinds[-1]}. Subframes last {scenario.subframe.period_ns * 1e-6:g} ms; "
-        f"{length} {out.subframes} subframes.{broken}"
-    )
+    here = len(out.user) if out.mover else len(scenario.users)
+    there = len(out.mover) - here if out.mover else len(scenario.targets)
+    ran = f"the run has {out.subframes} of them, {out.subframes * period_s:g} s"
+    if out.subframes != scenario.subframes:
+        ran = f"of the {scenario.subframes} planned ({scenario.subframes * period_s:g} s), {out.subframes} were recorded"
+    sentences = [
+        said,
+        f"Site {name} stands {site.position_m[2]:g} m high and works at {scenario.carrier_hz * 1e-9:g} GHz: data over {data.bandwidth_hz * 1e-9:g} GHz "
+        f"in {many(data.subcarriers, 'subcarrier')}, sensing over {look.delay_bins * look.spacing_hz * 1e-6:g} MHz in {many(look.dwells, 'dwell')} of "
+        f"{many(look.frames_per_dwell, 'frame')} a subframe (fidelity: {look.fidelity}).",
+        f"It sends {10 * np.log10(site.power_w * 1e3):.0f} dBm from {many(sends, 'element')} {wired} and listens with {many(hears, 'element')} and "
+        f"{many(site.receive.network.chains, 'chain')}.",
+        f"It serves {many(here, 'user')}; {many(there, 'other mover')} carry no radio and are there to be found.",
+        f"Detector, tracker, estimator, planner and precoder are {', '.join(kinds[:-1])} and {kinds[-1]}.",
+        f"Subframes last {period_s * 1e3:g} ms; {ran}.",
+        f"The machine breaks on purpose: {many(len(scenario.faults), 'fault')} in the scenario." if scenario.faults else "",
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def elements(array: Any) -> int:
+    """How many elements an array of the scenario has."""
+    return array.columns * array.rows if hasattr(array, "columns") else int(array.elements)
+
+
+def many(count: int, what: str) -> str:
+    """A number of things."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def headline(out: History) -> str:

@@ -301,7 +301,7 @@ def test_crossing_movers_keep_their_names():
     spec, ekf, rng = frontend(yaw=0.0, tilt=0.0), Ekf(), np.random.default_rng(3)
     states = [np.array([61.0, -4.0, 9.0, 0.0, 12.0, 0.0]), np.array([61.5, 4.0, 9.0, 0.0, -12.0, 0.0])]
     tracks, swapped = ekf.start(), 0
-    for k in range(0, 160, 2):
+    for k in range(0, 140, 2):
         at = [np.concatenate([s[:3] + s[3:] * k * 5e-3, s[3:]]) for s in states]
         values = [reference(spec, s) + SIGMA * rng.normal(size=4) for s in at]
         tracks = ekf.update(tracks, found(k, values if k % 4 else values[::-1]), observed(spec, k, (0,)))
