@@ -5,16 +5,29 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 # One thread a library by default: the loop is one core's work and a second thread only adds noise to it.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
+
+# Commands that live in a module of their own, which is read only when its command is asked for (or all of them, for completion).
+MODULES = {
+    "list": ("twin.shelf", "what there is: scenarios, and the kinds a scenario can choose from"),
+    "new": ("twin.new", "write a commented scenario to start from"),
+    "doctor": ("twin.doctor", "check the installation, and say what to do"),
+    "watch": ("twin.watch", "look at a running twin in the terminal"),
+    "report": ("twin.report", "draw a run's report again"),
+    "diff": ("twin.diff", "say what differs between two runs"),
+    "completion": ("twin.completion", "print a shell's completion script"),
+}
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser(asked: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the whole command line; ``asked`` names the command whose own module is read for its arguments ("": all)."""
     top = argparse.ArgumentParser(
         prog="twin",
         description="A real-time digital twin of a sub-THz integrated sensing and communication base station.",
@@ -121,37 +134,52 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("file", type=Path)
     export.add_argument("out", type=Path)
     export.add_argument("--format", choices=("csv", "npz"), help="default: from the name of OUT")
+
+    for name, (module, line) in MODULES.items():
+        own = commands.add_parser(name, help=line, description=line[:1].upper() + line[1:] + ".")
+        if asked in (name, ""):
+            import_module(module).arguments(own)
     return top
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line, do it, and return the exit status: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
-    parser = _parser()
-    given = parser.parse_args(argv)
+    given_words = sys.argv[1:] if argv is None else argv
+    asked = next((word for word in given_words if not word.startswith("-")), None)
+    top = parser(asked)
+    given = top.parse_args(given_words)
     if given.version:
         from twin import __version__
 
         print(f"isac-twin {__version__}")
         return 0
     if given.command is None:
-        parser.print_help()
+        top.print_help()
         return 2
     from hal.errors import LateArrival, Misuse, RemoteFault
-    from twin import commands
+    from twin.document import ScenarioError
 
     try:
+        if given.command in MODULES:
+            return int(import_module(MODULES[given.command][0]).run(given))
+        from twin import commands
+
         return int(getattr(commands, given.command)(given))
+    except ScenarioError as wrong:  # each of its lines names its place in the file
+        print(wrong, file=sys.stderr)
+        return 2
     except Misuse as wrong:
         print(f"twin {given.command}: {wrong}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output has seen enough
+        sys.stderr.close()
+        return 1
     except (RemoteFault, LateArrival, OSError) as fault:
         print(f"twin {given.command}: {fault}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"twin {given.command}: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return 1
 
 
 if __name__ == "__main__":

@@ -8,10 +8,9 @@ import numpy as np
 
 from hal.array import LIGHT_MPS
 from hal.errors import Misuse
-from hal.frontend import Reception
 from hal.record import Array, Complex, Float, Int
 from twin.physics.draws import Draws
-from twin.records import Detections, EchoObservation, Numerology, Plan
+from twin.records import Detections, EchoObservation, Numerology
 from twin.scenario import Scenario, numerology
 from twin.waveforms.oddm import qpsk
 
@@ -95,34 +94,30 @@ def power_map(
     }
 
 
-def recorded_map(scenario: Scenario, plan: Plan, heard: Reception, dwell: int = 0) -> dict[str, Any]:
-    """The map of a dwell that was recorded (``record.echoes: true``): its symbols are drawn again from the scenario's seed.
+def recorded_map(scenario: Scenario, plan: Any, belief: Any, truth: Any, heard: Any, dwell: int = 0) -> dict[str, Array]:
+    """The same from a recording (``record.echoes: true``), as ``dwell_map`` gives it: symbols are drawn again from the scenario's seed.
 
+    ``plan, belief, truth`` and ``heard`` are those of one subframe; movers are placed in range and closing speed only (NaN for their direction).
     Raises Misuse where the samples are not those of whole dwells.
     """
-    (site,) = scenario.sites
-    frame = numerology(scenario)
+    (name, site), frame = *scenario.sites.items(), numerology(scenario)
     frames, cells = frame.frames_per_dwell, frame.delay_bins * frame.doppler_bins
-    if len(heard.t_ns) % frames or heard.samples.shape[-1] != cells or not 0 <= dwell < len(heard.t_ns) // frames:
-        raise Misuse(
-            f"echo samples of shape {heard.samples.shape}: are not dwells of {frames} frames of {cells} samples, as the scenario has them"
-        )
+    whole = len(heard.t_ns) % frames == 0 and heard.samples.shape[-1] == cells
+    if not (whole and 0 <= dwell < len(heard.t_ns) // frames):
+        raise Misuse(f"echo samples {heard.samples.shape}: are not dwells of {frames} frames of {cells} samples, as the scenario has them")
     own = slice(dwell * frames, (dwell + 1) * frames)
     t_ns = heard.t_ns[own]
-    words = Draws(scenario.seed).words(
-        f"{site}.symbols", np.zeros(1, np.int64), t_ns, (cells + 15) // 16
-    )  # of the only stream
+    words = Draws(scenario.seed).words(f"{name}.symbols", np.zeros(1, np.int64), t_ns, (cells + 15) // 16)  # of the only stream
     grid = qpsk(words, cells).reshape(frames, frame.delay_bins, frame.doppler_bins)
     sent = scenario.sensing.waveform.modulate(grid, frame)
-    none = np.zeros((0, 4))
+    marks: dict[str, Array] = {"detected": np.zeros((0, 4)), "truth": np.zeros((0, 4)), "entity": np.zeros(0, np.int64)}
+    if belief is not None:
+        marks["detected"] = belief.detections.value[belief.detections.dwell == dwell]
+    if truth is not None:
+        away = truth.position_m - np.array(site.position_m)
+        range_m = np.linalg.norm(away, axis=1)
+        closing = -(away * truth.velocity_mps).sum(axis=1) / range_m
+        marks["truth"] = np.column_stack([np.full((len(range_m), 2), np.nan), range_m, closing])
+        marks["entity"] = truth.entity
     found = power_map(sent, heard.samples[own], t_ns, heard.noise_w, frame)
-    target = int(plan.dwell_target[dwell]) if dwell < len(plan.dwell_target) else -1
-    return {
-        **found,
-        "detected": none,
-        "truth": none,
-        "entity": np.zeros(0, np.int64),
-        "t_ns": t_ns[0],
-        "dwell": dwell,
-        "target": target,
-    }
+    return {**found, **marks, "t_ns": np.array(t_ns[0]), "dwell": np.array(dwell)}

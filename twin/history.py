@@ -9,17 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from hal import wire
 from hal.errors import Misuse, RemoteFault
-from hal.frontend import Beam, BeamReport, Reception
+from hal.frontend import Beam
 from hal.record import Array, Float, Int
-from twin.kpi import Kpi
-from twin.record import rows
-from twin.records import Belief, Plan, Truth
+from twin.record import read
 from twin.story import Event, Story
 from twin.summary import Summary
 
@@ -28,14 +26,7 @@ __all__ = ["BeamSeen", "Course", "History", "Sighting", "folder_of", "named", "s
 COURSE_BINS = 1200  # of a time course: more than a figure has pixels across
 SIGHTINGS = 600  # of the map
 PLAN_TAIL = 80  # last subframes whose plan is shown block by block
-KINDS: dict[str, Any] = {
-    "truth.": Truth,
-    "plan.": Plan,
-    "belief.": Belief,
-    "kpi.": Kpi,
-    "beam.transmit.": BeamReport,
-    "echo.": Reception,
-}
+KINDS = ("truth.", "plan.", "belief.", "kpi.", "beam.transmit.", "echo.")  # topics, without the site's name
 
 
 class Course:
@@ -123,10 +114,10 @@ class History:
     miss: Course | None = None
     sightings: list[Sighting] = field(default_factory=list)
     stride: int = 1  # subframes between sightings
-    plans: deque[tuple[int, Plan]] = field(default_factory=lambda: deque(maxlen=PLAN_TAIL))
+    plans: deque[tuple[int, Any]] = field(default_factory=lambda: deque(maxlen=PLAN_TAIL))
     share: Course | None = None  # of each subframe's blocks: users, sensing, silent
     beam: BeamSeen | None = None
-    echo: tuple[Plan, Reception] | None = None  # the last recorded, and the plan it was taken under
+    echo: tuple[Any, Any, Any, Any] | None = None  # the last recorded; and the plan, belief and truth of its subframe
     story: Story = field(default_factory=Story)
 
     def name(self, entity: int) -> str:
@@ -260,37 +251,38 @@ def _cuts(notices: list[str]) -> Iterator[None]:
 
 
 def _records(recording: Path, out: History) -> Iterator[tuple[str, int, Any]]:
-    for row in rows(recording):
-        kind = next((kind for kind in KINDS if row.topic.endswith(kind)), "")
-        site = row.topic.removesuffix(kind).removesuffix(".") if kind else ""
+    # as plain documents, not as today's records: a report must not fail because a field was added since
+    for topic, t_ns, document in read(recording):
+        kind = next((kind for kind in KINDS if topic.endswith(kind)), "")
+        site = topic.removesuffix(kind).removesuffix(".") if kind else ""
         if not kind or (out.site and site and site != out.site):
             continue
         out.site = out.site or site
         out.messages[kind] = out.messages.get(kind, 0) + 1
-        yield kind, row.t_ns, wire.decode(row.data, KINDS[kind])
+        yield kind, t_ns, opened(document)
+
+
+def opened(document: Any) -> Any:
+    """A document whose fields are read as a record's are."""
+    return SimpleNamespace(**{k: opened(v) for k, v in document.items()}) if isinstance(document, dict) else document
 
 
 def _take(out: History, kind: str, t_ns: int, record: Any) -> None:
     now = out.story.now
     if kind == "truth." or t_ns != now.t_ns:
         now.turn(t_ns)
-    if isinstance(record, Truth):
-        now.truth = record
-    elif isinstance(record, Plan):
-        now.plan = record
-    elif isinstance(record, Belief):
-        now.belief = record
-    elif isinstance(record, Kpi):
-        now.kpi = record
+    if kind in ("truth.", "plan.", "belief.", "kpi."):
+        setattr(now, kind.removesuffix("."), record)
+    if kind == "kpi.":
         _scored(out, record)
         out.story.tell(out.name)
-    elif isinstance(record, BeamReport):
+    elif kind == "beam.transmit.":
         _beam(out, t_ns, record)
-    elif now.plan is not None:
-        out.echo = now.plan, record
+    elif kind == "echo." and now.plan is not None:
+        out.echo = now.plan, now.belief, now.truth, record
 
 
-def _scored(out: History, kpi: Kpi) -> None:
+def _scored(out: History, kpi: Any) -> None:
     """Everything of a subframe that is counted once its key figures are there."""
     now = out.story.now
     if out.rate is None or out.miss is None or out.share is None:
@@ -325,7 +317,7 @@ def squares(value: Float[Array, "mover 4"]) -> Float[Array, "mover 3"]:
     return np.column_stack([squared[:, 0] + squared[:, 1], squared[:, 2], squared[:, 3]])
 
 
-def who_has(plan: Plan, user: list[int]) -> Int[Array, " block"]:
+def who_has(plan: Any, user: list[int]) -> Int[Array, " block"]:
     """What each block of a plan is for: the column of its user, -1 for sensing, -2 for silence."""
     out = np.full(len(plan.slot), -2)
     for column, name in enumerate(user):
@@ -335,7 +327,7 @@ def who_has(plan: Plan, user: list[int]) -> Int[Array, " block"]:
     return out
 
 
-def _sighting(out: History, truth: Truth, belief: Belief, kpi: Kpi) -> Sighting:
+def _sighting(out: History, truth: Any, belief: Any, kpi: Any) -> Sighting:
     position = np.full((len(out.mover), 3), np.nan)
     column = {name: i for i, name in enumerate(out.mover)}
     position[[column[e] for e in truth.entity.tolist()]] = truth.position_m
@@ -351,7 +343,7 @@ def _sighting(out: History, truth: Truth, belief: Belief, kpi: Kpi) -> Sighting:
     )
 
 
-def _beam(out: History, t_ns: int, report: BeamReport) -> None:
+def _beam(out: History, t_ns: int, report: Any) -> None:
     """Keep the row whose user is believed farthest from boresight: there squint is largest."""
     now = out.story.now
     out.story.fault(t_ns, report.fault)
@@ -370,7 +362,7 @@ def _beam(out: History, t_ns: int, report: BeamReport) -> None:
             out.beam = BeamSeen(t_ns, user, _row(report.setpoint, slot), taken, direction)
 
 
-def _row(beam: Beam, slot: int) -> Beam:
+def _row(beam: Any, slot: int) -> Beam:
     row = np.flatnonzero(beam.slot == slot)
     return Beam(
         half=beam.half,

@@ -50,7 +50,8 @@ def map_of(out: History, scenario: Scenario | None) -> Sheet:
     if len(false):
         axes.plot(*false.T, "x", color=GREY, markersize=3.5, markeredgewidth=0.8, zorder=1, label="track with no mover near")
     axes.plot(*mast, marker="*", color=BLACK, markersize=13, linestyle="none", zorder=6, label="mast")
-    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", xlabel="east, m", ylabel="north, m")
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="east, m", ylabel="north, m")
+    axes.set_aspect("equal", adjustable="datalim")
     drawing.legend(loc="outside right center")
     ellipses = "No mover had a confirmed track at the moments drawn."
     if drawn:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from twin.kpi import Kpi
-from twin.records import Belief, Plan, Truth
 
 __all__ = ["Event", "Now", "Story"]
 
@@ -30,10 +28,10 @@ class Now:
     """The records of the subframe being read, as far as they came."""
 
     t_ns: int = -1
-    truth: Truth | None = None
-    plan: Plan | None = None
-    belief: Belief | None = None
-    kpi: Kpi | None = None
+    truth: Any = None
+    plan: Any = None
+    belief: Any = None
+    kpi: Any = None
 
     def turn(self, t_ns: int) -> None:
         """Begin another subframe."""
@@ -99,7 +97,7 @@ class Story:
             "channel changes within a block", f"Doppler spread x block above {self.doppler_warning:g}", int(over)
         )
 
-    def _tracking(self, belief: Belief, kpi: Kpi, name: Callable[[int], str]) -> None:
+    def _tracking(self, belief: Any, kpi: Any, name: Callable[[int], str]) -> None:
         tracks = belief.tracks
         follows = {int(t): int(e) for t, e in zip(kpi.tracked, kpi.entity, strict=True) if t >= 0}
         sure = {int(t): follows.get(int(t), -1) for t in tracks.track[tracks.confirmed]}

@@ -129,7 +129,8 @@ def test_a_wrong_symbol_seed_destroys_detection(monkeypatch: pytest.MonkeyPatch,
     lost = smoke()
     assert plain.summary["tracks"]["alive_share"] > 0.3
     assert lost.summary["tracks"]["alive_share"] == 0.0
-    assert lost.kpi.error[np.isfinite(lost.kpi.error)].size == 0
+    found = np.abs(lost.kpi.error / lost.kpi.bound)
+    assert not (np.nan_to_num(found, nan=99.0) < 5).all(axis=-1).any()  # nothing that is right by anything but chance
 
 
 def test_another_beam_another_rate(monkeypatch: pytest.MonkeyPatch, plain: Run) -> None:
