@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
+from types import FrameType, MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -197,7 +199,7 @@ class _Twin:
             )
             stream = self.stack.enter_context((folder / "kpi.csv").open("w", newline="", encoding="utf-8"))
             self.table = csv.writer(stream)
-        self.beams_due_ns = 0
+        self.beam_due_ns: dict[str, int] = {}
 
     def __enter__(self) -> _Twin:
         return self
@@ -215,7 +217,8 @@ class _Twin:
         self.started = time.perf_counter()
         self.engine.start()
         try:
-            self.engine.run(until=process)
+            with polite_interrupts() as self.asked_to_stop:
+                self.engine.run(until=process)
         except KeyboardInterrupt:
             return True
         finally:
@@ -240,12 +243,12 @@ class _Twin:
         seen = {f"{prefix}beam.{half}.": report for half, report in subframe.reports}
         if subframe.echo.echo is not None and self.scenario.record.echoes:
             seen[prefix + "echo."] = subframe.echo.echo
-        due = t_ns >= self.beams_due_ns
         for topic, record in seen.items():
-            if due or topic.endswith("echo.") or self.bus.wanted(topic):
-                self.say(topic, record, t_ns, wire.encode(record), keep=due or topic.endswith("echo."))
-        if due:
-            self.beams_due_ns = t_ns + self.scenario.record.beams_ns
+            keep = topic.endswith("echo.") or t_ns >= self.beam_due_ns.get(topic, 0)
+            if keep:
+                self.beam_due_ns[topic] = t_ns + self.scenario.record.beams_ns
+            if keep or self.bus.wanted(topic):
+                self.say(topic, record, t_ns, wire.encode(record), keep)
         self.bus.flat(prefix + "kpi.", flatten(subframe.kpi), subframe.t_ns)
         self.bus.service()
         self.summary.add(subframe.kpi, np.isin(self.entity, subframe.truth.entity))
@@ -255,6 +258,8 @@ class _Twin:
             self._row(subframe.kpi)
         if self.progress is not None:
             self.progress.show(subframe.k + 1)
+        if self.asked_to_stop():
+            raise KeyboardInterrupt
 
     def say(self, topic: str, record: Any, t_ns: int, encoded: bytes, keep: bool = True) -> None:
         """Publish a record and, unless it is one too many to keep, record it."""
@@ -317,6 +322,27 @@ class _Twin:
             entity=self.entity_names,
             interrupted=interrupted,
         )
+
+
+@contextmanager
+def polite_interrupts() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and a polite kill ask to stop at the end of a subframe, so that nothing is half written; the second one stops at once."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield lambda: False
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Progress:

@@ -29,7 +29,6 @@ def run(given: Namespace) -> int:
             replaced[name] = value
     if given.pace is not None:
         replaced |= {"clock.mode": "paced", "clock.factor": given.pace}
-    signal.signal(signal.SIGTERM, interrupted)
     done = play(given.file, set=replaced, out=given.out, split=given.split, progress=not given.json)
     if given.json:
         json.dump(done.summary, sys.stdout, indent=1)

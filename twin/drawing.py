@@ -11,14 +11,28 @@ from functools import wraps
 from html import escape
 from typing import Any, ParamSpec
 
-__all__ = ["ALARM", "BLACK", "COLOURS", "GRID", "GREY", "STROKES", "Sheet", "canvas", "every", "look", "picture", "plainly", "styled"]
+__all__ = [
+    "ALARM",
+    "BLACK",
+    "COLOURS",
+    "GREY",
+    "GRID",
+    "STROKES",
+    "Sheet",
+    "canvas",
+    "every",
+    "look",
+    "picture",
+    "plainly",
+    "styled",
+]
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8F7A00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 STROKES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
 BLACK, GREY, ALARM = "#1a1a1a", "#767676", "#D55E00"
 GRID: dict[str, Any] = {"color": "#dddddd", "linewidth": 0.5}
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: it can be searched, and the reader's own fonts draw it
     "font.size": 9.0,
     "axes.titlesize": 9.5,

@@ -94,7 +94,9 @@ def power_map(
     }
 
 
-def recorded_map(scenario: Scenario, plan: Any, belief: Any, truth: Any, heard: Any, dwell: int = 0) -> dict[str, Array]:
+def recorded_map(
+    scenario: Scenario, plan: Any, belief: Any, truth: Any, heard: Any, dwell: int = 0
+) -> dict[str, Array]:
     """The same from a recording (``record.echoes: true``), as ``dwell_map`` gives it: symbols are drawn again from the scenario's seed.
 
     ``plan, belief, truth`` and ``heard`` are those of one subframe; movers are placed in range and closing speed only (NaN for their direction).
@@ -104,10 +106,14 @@ def recorded_map(scenario: Scenario, plan: Any, belief: Any, truth: Any, heard: 
     frames, cells = frame.frames_per_dwell, frame.delay_bins * frame.doppler_bins
     whole = len(heard.t_ns) % frames == 0 and heard.samples.shape[-1] == cells
     if not (whole and 0 <= dwell < len(heard.t_ns) // frames):
-        raise Misuse(f"echo samples {heard.samples.shape}: are not dwells of {frames} frames of {cells} samples, as the scenario has them")
+        raise Misuse(
+            f"echo samples {heard.samples.shape}: are not dwells of {frames} frames of {cells} samples, as the scenario has them"
+        )
     own = slice(dwell * frames, (dwell + 1) * frames)
     t_ns = heard.t_ns[own]
-    words = Draws(scenario.seed).words(f"{name}.symbols", np.zeros(1, np.int64), t_ns, (cells + 15) // 16)  # of the only stream
+    words = Draws(scenario.seed).words(
+        f"{name}.symbols", np.zeros(1, np.int64), t_ns, (cells + 15) // 16
+    )  # of the only stream
     grid = qpsk(words, cells).reshape(frames, frame.delay_bins, frame.doppler_bins)
     sent = scenario.sensing.waveform.modulate(grid, frame)
     marks: dict[str, Array] = {"detected": np.zeros((0, 4)), "truth": np.zeros((0, 4)), "entity": np.zeros(0, np.int64)}

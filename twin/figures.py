@@ -54,7 +54,11 @@ def rate(out: History, subframe_s: float) -> Sheet:
     drawing.supylabel("rate, Gbit/s", fontsize=9)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     drawing.legend(handles, labels, loc="outside upper right", ncols=2)
-    more = f" Shown are the {USERS_SHOWN} of {users} users with the highest rates; the table has all." if users > USERS_SHOWN else ""
+    more = (
+        f" Shown are the {USERS_SHOWN} of {users} users with the highest rates; the table has all."
+        if users > USERS_SHOWN
+        else ""
+    )
     return Sheet(
         *head,
         "Delivered over the drawn channel and the realised beam (solid), and what the base station believed it would deliver "
@@ -83,7 +87,7 @@ def sensing(out: History, subframe_s: float) -> Sheet:
         for row, (quantity, unit) in enumerate(rows):
             axes = grid[row, column]
             bound, error = root[:, first + 3 + row] * unit, root[:, first + row] * unit
-            axes.plot(t, bound, color=BLACK, linestyle=STROKES[1], linewidth=1.3, label="Cramér–Rao bound")
+            axes.plot(t, bound, color=BLACK, linestyle=STROKES[1], linewidth=1.3, marker="_", label="Cramér–Rao bound")
             axes.plot(t, error, color=COLOURS[0], marker="o", markersize=3, linewidth=0.8, label="error")
             axes.set_yscale("log")
             plainly(axes.yaxis)
@@ -130,11 +134,14 @@ def plan(out: History, subframe_s: float) -> Sheet:
     dot: dict[str, Any] = {"linestyle": "none", "marker": "o", "color": "white", "markeredgecolor": BLACK}
     tail.plot(*pilots.T, **dot, markeredgewidth=0.5, markersize=2.5)
     tail.set(ylabel="block of the subframe", xlabel=f"subframe ({subframe_s * 1e3:g} ms each)")
+    tail.xaxis.get_major_locator().set_params(integer=True)
     tail.set_title(f"the last {len(out.plans)} subframes")
     course = out.share.coarser(STRIPES)
     share, t = 100 * np.nan_to_num(course.mean), course.k * subframe_s
     order = (users, *range(users), users + 1)  # sensing below, silence on top
-    whole.stackplot(t, *(share[:, i] for i in order), colors=[palette[1], *palette[2:], palette[0]], linewidth=0)
+    whole.stackplot(
+        t, *(share[:, i] for i in order), colors=[palette[1], *palette[2:], palette[0]], linewidth=0, step="mid"
+    )
     whole.set(ylim=(0, 100), ylabel="share of blocks, %", xlabel="simulated time, s", title="the whole run")
     whole.margins(x=0)
     names = ["silent", "sensing", *(out.name(u) for u in out.user)]
@@ -157,7 +164,9 @@ def lag(out: History) -> Sheet:
     head = ("time", "Where the time goes")
     clock = out.summary.get("clock", {})
     if not clock.get("stages") or not clock.get("subframes"):
-        return Sheet(*head, "", missing="Timings are kept in summary.json alone, and this run did not get to write them.")
+        return Sheet(
+            *head, "", missing="Timings are kept in summary.json alone, and this run did not get to write them."
+        )
     stages = [*clock["stages"].items(), ("subframe", clock["subframe"])]
     order = {name: i for i, (name, _) in enumerate(stages)}
     stages.sort(key=lambda stage: (order.get(INNER.get(stage[0], stage[0]), 99), stage[0] in INNER, order[stage[0]]))

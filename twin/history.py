@@ -92,7 +92,7 @@ class BeamSeen(NamedTuple):
     user: int
     setpoint: Beam
     readback: Beam | None
-    direction: Float[Array, " 3"] | None  # array frame, as believed
+    direction: Float[Array, " 3"]  # array frame, as believed
 
 
 @dataclass
@@ -356,7 +356,7 @@ def _beam(out: History, t_ns: int, report: Any) -> None:
         if not row.size or not known.size:
             continue
         direction = channel.direction[known[0]]
-        if out.beam is None or out.beam.direction is None or abs(direction[1]) > abs(out.beam.direction[1]):
+        if out.beam is None or abs(direction[1]) > abs(out.beam.direction[1]):
             slot = int(report.setpoint.slot[row[0]])
             taken = None if report.readback is None else _row(report.readback, slot)
             out.beam = BeamSeen(t_ns, user, _row(report.setpoint, slot), taken, direction)
@@ -377,7 +377,8 @@ class _Tally:
     """The summary that a run could not write itself."""
 
     def __init__(self, out: History) -> None:
-        self.out, self.summary, self.present = out, None, np.zeros(0, np.int64)
+        self.out, self.present = out, np.zeros(0, np.int64)
+        self.summary: Summary | None = None
 
     def take(self, kind: str, record: Any) -> None:
         if kind == "truth.":
@@ -385,7 +386,7 @@ class _Tally:
         elif kind == "kpi.":
             if self.summary is None:
                 names = [tuple(self.out.name(e) for e in ids) for ids in (record.user.tolist(), record.entity.tolist())]
-                self.summary: Summary | None = Summary(*names)
+                self.summary = Summary(*names)
             self.summary.add(record, np.isin(record.entity, self.present))
 
     def told(self) -> dict[str, Any]:

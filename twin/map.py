@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 
 from hal.record import Array, Float
-from twin.drawing import BLACK, GREY, STROKES, WIDTH_IN, Sheet, canvas, every, look, styled
+from twin.drawing import BLACK, GREY, STROKES, WIDTH_IN, Sheet, every, look, styled
 from twin.history import History
 from twin.scenario import Scenario
 
-__all__ = ["map_of", "magnification", "principal"]
+__all__ = ["magnification", "map_of", "principal"]
 
 NAMED = 16  # movers in the legend
 ELLIPSES = 8  # a mover
+LEFT_IN, RIGHT_IN, BOTTOM_IN = 0.65, 2.35, 0.5  # margins: labels, the legend
 
 
 @styled
@@ -26,10 +27,7 @@ def map_of(out: History, scenario: Scenario | None) -> Sheet:
         return Sheet(*head, "", missing=lacking or "No subframe was recorded whole.")
     truth = np.stack([s.position_m[:, :2] for s in out.sightings])  # [sighting, mover, 2]
     mast = np.zeros(2) if scenario is None else np.array(next(iter(scenario.sites.values())).position_m[:2])
-    low, high = extent(np.vstack([truth.reshape(-1, 2), mast]))
-    height = (WIDTH_IN - 2.6) * (high[1] - low[1]) / (high[0] - low[0]) + 0.6
-    drawing, grid = canvas(float(np.clip(height, 2.8, 7.5)))
-    axes = grid[0, 0]
+    low, high, drawing, axes = street(np.vstack([truth.reshape(-1, 2), mast]))
     if scenario is not None:
         sector(axes, scenario)
     magnified, drawn = magnification(out, float(max(high - low))), 0
@@ -48,14 +46,19 @@ def map_of(out: History, scenario: Scenario | None) -> Sheet:
     axes.plot([], [], color=BLACK, linewidth=0.9, linestyle=STROKES[1], label="confirmed track")
     false = np.concatenate([s.spot_m[s.mover < 0, :2] for s in out.sightings])
     if len(false):
-        axes.plot(*false.T, "x", color=GREY, markersize=3.5, markeredgewidth=0.8, zorder=1, label="track with no mover near")
+        axes.plot(
+            *false.T, "x", color=GREY, markersize=3.5, markeredgewidth=0.8, zorder=1, label="track with no mover near"
+        )
     axes.plot(*mast, marker="*", color=BLACK, markersize=13, linestyle="none", zorder=6, label="mast")
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="east, m", ylabel="north, m")
-    axes.set_aspect("equal", adjustable="datalim")
-    drawing.legend(loc="outside right center")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     ellipses = "No mover had a confirmed track at the moments drawn."
     if drawn:
-        larger = "to scale" if magnified == 1 else f"{magnified:g} times as large as they are, or most would be hidden by the line"
+        larger = (
+            "to scale"
+            if magnified == 1
+            else f"{magnified:g} times as large as they are, or most would be hidden by the line"
+        )
         ellipses = f"Ellipses are two-sigma regions as the tracks believe them, drawn {larger}."
     return Sheet(
         *head,
@@ -66,12 +69,19 @@ def map_of(out: History, scenario: Scenario | None) -> Sheet:
     )
 
 
-def extent(spots: Float[Array, "spot 2"]) -> tuple[Any, Any]:
-    """Lower left and upper right corner of what is to be seen, with a margin, no flatter than 1 to 3."""
+def street(spots: Float[Array, "spot 2"]) -> tuple[Any, Any, Any, Any]:
+    """Lower left and upper right corner of what is to be seen, the drawing and its axes: one scale for both directions, room for the legend."""
+    from matplotlib.figure import Figure
+
     low, high = np.nanmin(spots, axis=0), np.nanmax(spots, axis=0)
-    size = np.maximum(high - low, max(float(np.max(high - low)) / 3, 10.0))
-    middle = (low + high) / 2
-    return middle - 0.56 * size, middle + 0.56 * size
+    size = 1.1 * np.maximum(high - low, 10.0)
+    width_in = WIDTH_IN - LEFT_IN - RIGHT_IN
+    height_in = float(np.clip(width_in * size[1] / size[0], 2.6, 6.8))
+    size = np.maximum(size, size[::-1] * np.array([width_in / height_in, height_in / width_in]))
+    whole_in = height_in + BOTTOM_IN + 0.15
+    drawing = Figure(figsize=(WIDTH_IN, whole_in))
+    box = (LEFT_IN / WIDTH_IN, BOTTOM_IN / whole_in, width_in / WIDTH_IN, height_in / whole_in)
+    return (low + high - size) / 2, (low + high + size) / 2, drawing, drawing.add_axes(box)
 
 
 def sector(axes: Any, scenario: Scenario) -> None:
@@ -96,7 +106,9 @@ def track(axes: Any, out: History, column: int, magnified: float) -> int:
             if i % step == step // 2:
                 sigma, turn = principal(seen.covariance_m2[row, :2, :2])
                 size = 4 * magnified * sigma  # full axes of two sigma
-                axes.add_patch(Ellipse(line[i], *size, angle=turn, fill=False, edgecolor=BLACK, linewidth=0.8, zorder=5))
+                axes.add_patch(
+                    Ellipse(line[i], *size, angle=turn, fill=False, edgecolor=BLACK, linewidth=0.8, zorder=5)
+                )
                 drawn += 1
     axes.plot(*line.T, color=BLACK, linewidth=0.9, linestyle=STROKES[1], zorder=3)
     return drawn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from hal.frontend import Beam, FrontendSpec
 from hal.network import response
 from hal.record import Array, Float
 from twin.control import one_stream
-from twin.drawing import BLACK, COLOURS, GRID, STROKES, Sheet, canvas, styled
+from twin.drawing import BLACK, COLOURS, GREY, GRID, STROKES, Sheet, canvas, styled
 from twin.history import History
 from twin.records import Numerology
 
@@ -50,131 +50,130 @@ def without_lines(spec: FrontendSpec, setting: Beam) -> Beam:
     )
 
 
+class Shown(NamedTuple):
+    """A beam as one figure has it."""
+
+    name: str
+    setting: Beam
+    stroke: dict[str, Any]
+
+
 @styled
 def beam(out: History, spec: FrontendSpec | None, frame: Numerology | None) -> Sheet:
     """Gain over azimuth and frequency of one user's transmit row: commanded, realised, and as phases alone would have it."""
     head = ("beam", "A transmit beam over frequency")
     if out.beam is None:
         why = out.lacks("beam.transmit.", "plan.", "belief.") or "No report on a user's row was recorded."
-        return Sheet(
-            *head,
-            "",
-            missing=f"{why} Beam reports are kept every record.beams_ms (100 ms by default): a longer run, or beams_ms: 0, has them.",
+        often = (
+            "Beam reports are kept every record.beams_ms (100 ms by default): a longer run, or beams_ms = 0, has more."
         )
+        return Sheet(*head, "", missing=f"{why} {often}")
     if spec is None or frame is None:
-        return Sheet(
-            *head, "", missing="The scenario could not be read as it stands, so the array and its wiring are not known."
+        return Sheet(*head, "", missing="The scenario is not understood, so the array and its wiring are not known.")
+    seen, lines = out.beam, spec.transmit.network.lines > 0
+    shown = [Shown("commanded", seen.setpoint, {"color": BLACK, "linestyle": STROKES[2]})]
+    if seen.readback is not None:
+        shown.append(Shown("realised (read back)", seen.readback, {"color": COLOURS[0], "linestyle": STROKES[0]}))
+    in_force = shown[-1]
+    if lines:
+        shown.append(
+            Shown(
+                "if phases did it alone",
+                without_lines(spec, in_force.setting),
+                {"color": COLOURS[5], "linestyle": STROKES[1]},
+            )
         )
-    seen, frequency = out.beam, frame.subcarrier_hz
-    at = seen.direction if seen.direction is not None else np.array([1.0, 0.0, 0.0])
-    azimuth, elevation = (float(np.rad2deg(a)) for a in angles_from(at))
+    full = 10 * np.log10(len(spec.transmit.array.position_m)) + spec.transmit.array.element_gain_dbi
+    azimuth, elevation = (float(np.rad2deg(a)) for a in angles_from(seen.direction))
     angle = np.linspace(max(azimuth - WINDOW_DEG, -90.0), min(azimuth + WINDOW_DEG, 90.0), 241)
     direction = direction_from(np.deg2rad(angle), np.deg2rad(elevation))
-    has_lines = spec.transmit.network.lines > 0
-    taken = seen.setpoint if seen.readback is None else seen.readback
-    shown = [("commanded", seen.setpoint)]
-    if seen.readback is not None:
-        shown.append(("realised (read back)", seen.readback))
-    if has_lines:
-        shown.append(("phases alone would give", without_lines(spec, taken)))
-    full = 10 * np.log10(len(spec.transmit.array.position_m)) + spec.transmit.array.element_gain_dbi
-    gains = [gain_db(spec, setting, direction, frequency) for _, setting in shown]
-    towards = [gain_db(spec, setting, at[None], frequency)[0] for _, setting in shown]
-    drawing = _draw(shown, gains, towards, angle, azimuth, full, frequency, spec.carrier_hz)
-    off = [float(np.max(g) - np.min(g)) for g in towards]
-    squint = (
-        f" Over the band the gain towards the user changes by {off[-1]:.1f} dB with phases alone, and by {off[-2]:.1f} dB as realised."
-        if has_lines
-        else ""
+    drawing, _ = canvas(6.4)
+    drawing.clear()
+    drawing.get_layout_engine().set(hspace=0.08)
+    above, below = drawing.add_gridspec(2, 1)
+    images(
+        drawing,
+        above,
+        [(s.name, gain_db(spec, s.setting, direction, frame.subcarrier_hz)) for s in shown],
+        angle,
+        azimuth,
+        full,
+        frame,
     )
-    lacking = "" if has_lines else " This array has no delay lines, so what squint there is stays."
+    row = below.subgridspec(1, 3 if lines else 2)
+    cuts = [in_force, *shown[-1:]] if lines else [in_force]
+    for i, s in enumerate(cuts):
+        cut(
+            drawing.add_subplot(row[0, i]),
+            s.name,
+            gain_db(spec, s.setting, direction, frame.subcarrier_hz),
+            angle,
+            azimuth,
+            full,
+            frame,
+        )
+    towards = {s.name: gain_db(spec, s.setting, seen.direction[None], frame.subcarrier_hz)[0] for s in shown}
+    axes = drawing.add_subplot(row[0, -1])
+    for s in shown:
+        axes.plot(frame.subcarrier_hz * 1e-9, towards[s.name], linewidth=1.4, label=s.name, **s.stroke)
+    lowest = min(float(np.min(gain)) for gain in towards.values())
+    axes.set(
+        xlabel="frequency, GHz",
+        ylabel="gain, dB",
+        title="towards the user",
+        ylim=(min(lowest - 2.5, full - 6), full + 1),
+    )
+    axes.grid(**GRID)
+    axes.legend(loc="lower center", fontsize=7.5)
+    varies = {name: float(np.ptp(gain)) for name, gain in towards.items()}
+    squint = "This array has no delay lines, so what squint there is stays."
+    if lines:
+        squint = (
+            f"Over the band the gain towards the user varies by {varies[in_force.name]:.1f} dB; without the delay lines it would vary by "
+            f"{varies[shown[-1].name]:.1f} dB."
+        )
     unsaid = (
-        "" if seen.readback is not None else " This machine cannot read its settings back: only the command is shown."
+        ""
+        if seen.readback is not None
+        else " This machine cannot read its settings back, so only the command is shown."
     )
     return Sheet(
         *head,
-        f"The row that serves {out.name(seen.user)} at t = {seen.t_ns * 1e-9:.3f} s, the user believed farthest from boresight (azimuth {azimuth:.1f}°, "
-        f"elevation {elevation:.1f}°, where the cut is taken). Above: gain over azimuth and frequency; the dashed line is the believed direction. Below: cuts at "
-        f"the lowest, middle and highest subcarrier, and the gain towards the user over the band; full gain is {full:.1f} dB.{squint}{lacking}{unsaid} Look for: a "
-        "bright ridge that leans (squint), and differences between commanded and realised (steps of phase and delay, clipped or stuck settings).",
+        f"The row that serves {out.name(seen.user)} at t = {seen.t_ns * 1e-9:.3f} s. Of all recorded rows this one points farthest to the side: "
+        f"believed azimuth {azimuth:.1f}°, and elevation {elevation:.1f}°, at which the azimuth is cut (both from boresight). Above: power gain over "
+        "one element, by azimuth and frequency; the white line is the believed direction. Below: the same at the lowest, middle and highest "
+        f"subcarrier, and towards the user over the band; full gain is {full:.1f} dB. {squint}{unsaid} Look for: a ridge that leans (squint), and "
+        "differences between commanded and realised (steps of phase and delay, clipped, stuck or dead settings).",
         drawing,
     )
 
 
-def _draw(
-    shown: list[Any],
-    gains: list[Any],
-    towards: list[Any],
-    angle: Any,
-    azimuth: float,
-    full: float,
-    frequency: Any,
-    carrier_hz: float,
-) -> Any:
-    drawing, _ = canvas(6.2)
-    drawing.clear()
-    columns = max(len(shown), 2)
-    grid = drawing.add_gridspec(2, columns * 2)
-    ghz = frequency * 1e-9
-    step = (ghz[-1] - ghz[0]) / max(len(ghz) - 1, 1) or 1.0
-    tops = [drawing.add_subplot(grid[0, 2 * i : 2 * i + 2]) for i in range(len(shown))]
-    image = None
-    for axes, (name, _), gain in zip(tops, shown, gains, strict=True):
-        image = axes.imshow(
-            gain.T,
-            aspect="auto",
-            origin="lower",
-            cmap="cividis",
-            vmin=full + FLOOR_DB,
-            vmax=full,
-            extent=(angle[0], angle[-1], ghz[0] - step / 2, ghz[-1] + step / 2),
-        )
-        axes.axvline(azimuth, color="white", linestyle=STROKES[1], linewidth=0.9)
-        axes.set(title=name, xlabel="azimuth, degrees")
-    tops[0].set_ylabel("frequency, GHz")
-    drawing.colorbar(image, ax=tops, label="gain, dB", shrink=0.95, pad=0.01)
-    below = grid[1, :].subgridspec(1, len(shown) if len(shown) > 1 else 2)
-    chosen = [0, len(ghz) // 2, len(ghz) - 1]
-    cuts = ([(shown[-2][0], gains[-2])] if len(shown) > 2 else [(shown[0][0], gains[0])]) + (
-        [(shown[-1][0], gains[-1])] if len(shown) > 2 else []
-    )
-    for i, (name, gain) in enumerate(cuts):
-        axes = drawing.add_subplot(below[0, i])
-        for j, m in enumerate(dict.fromkeys(chosen)):
-            axes.plot(
-                angle,
-                gain[:, m],
-                color=COLOURS[(0, 2, 5)[j]],
-                linestyle=STROKES[j],
-                linewidth=1.2,
-                label=f"{ghz[m]:.2f} GHz",
-            )
-        axes.axvline(azimuth, color=BLACK, linewidth=0.6)
-        axes.set(
-            ylim=(full + FLOOR_DB, full + 2),
-            xlabel="azimuth, degrees",
-            ylabel="gain, dB" if i == 0 else None,
-            title=f"cut: {name}",
-        )
-        axes.grid(**GRID)
-        if i == 0:
-            axes.legend(fontsize=7.5, loc="upper right", handlelength=1.6)
-    axes = drawing.add_subplot(below[0, len(cuts)])
-    for j, ((name, _), gain) in enumerate(zip(shown, towards, strict=True)):
-        axes.plot(
-            ghz,
-            gain,
-            color=(BLACK, COLOURS[0], COLOURS[5])[j],
-            linestyle=(STROKES[2], STROKES[0], STROKES[1])[j],
-            linewidth=1.4,
-            label=name,
-        )
-    axes.axhline(full, color="#bbbbbb", linewidth=0.8)
-    low = min(float(np.min(g)) for g in towards)
-    axes.set(xlabel="frequency, GHz", title="gain towards the user", ylim=(min(low - 1, full - 6), full + 1.5))
+def images(
+    drawing: Any, place: Any, gains: list[tuple[str, Array]], angle: Any, azimuth: float, full: float, frame: Numerology
+) -> None:
+    """Gain over azimuth and frequency, side by side in the same colours."""
+    ghz, half = frame.subcarrier_hz * 1e-9, frame.subcarrier_spacing_hz * 0.5e-9
+    axes = place.subgridspec(1, len(gains)).subplots(sharey=True, squeeze=False)[0]
+    extent = (angle[0], angle[-1], ghz[0] - half, ghz[-1] + half)
+    options = {"aspect": "auto", "origin": "lower", "cmap": "cividis", "vmin": full + FLOOR_DB, "vmax": full}
+    for one, (name, gain) in zip(axes, gains, strict=True):
+        image = one.imshow(gain.T, extent=extent, **options)
+        one.axvline(azimuth, color="white", linestyle=STROKES[1], linewidth=0.9)
+        one.set(title=name, xlabel="azimuth, degrees")
+    axes[0].set_ylabel("frequency, GHz")
+    drawing.colorbar(image, ax=list(axes), label="gain, dB", pad=0.01)
+
+
+def cut(axes: Any, name: str, gain: Array, angle: Any, azimuth: float, full: float, frame: Numerology) -> None:
+    """Gain over azimuth at three subcarriers."""
+    ghz = frame.subcarrier_hz * 1e-9
+    for j, m in enumerate(dict.fromkeys((0, (len(ghz) - 1) // 2, len(ghz) - 1))):
+        stroke = {"color": COLOURS[(0, 2, 5)[j]], "linestyle": STROKES[j], "linewidth": 1.2}
+        axes.plot(angle, gain[:, m], **stroke, label=f"{ghz[m]:.2f} GHz")
+    axes.axvline(azimuth, color=GREY, linewidth=0.6, zorder=0)
+    axes.set(ylim=(full + FLOOR_DB, full + 2), xlabel="azimuth, degrees", ylabel="gain, dB", title=name)
     axes.grid(**GRID)
-    axes.legend(fontsize=7.5, loc="lower center")
-    return drawing
+    axes.legend(loc="lower center", fontsize=7.5, handlelength=1.8)
 
 
 @styled
@@ -184,73 +183,39 @@ def dwell(out: History, arrays: Mapping[str, Any] | None, source: str, missing: 
     if arrays is None:
         return Sheet(*head, "", missing=missing)
     power, range_m, velocity = (np.asarray(arrays[name]) for name in ("power_db", "range_m", "velocity_mps"))
-    marks = {
-        name: np.asarray(arrays[name]).reshape(-1, 4) if name in arrays else np.zeros((0, 4))
-        for name in ("truth", "detected")
-    }
+    truth, detected = (np.asarray(arrays.get(name, np.zeros((0, 4)))).reshape(-1, 4) for name in ("truth", "detected"))
+    dr, dv = (axis[1] - axis[0] if len(axis) > 1 else 1.0 for axis in (range_m, velocity))
+    extent = (range_m[0] - dr / 2, range_m[-1] + dr / 2, velocity[0] - dv / 2, velocity[-1] + dv / 2)
     drawing, grid = canvas(4.4)
     axes = grid[0, 0]
-    top = float(max(np.max(power), 20.0))
-    dr, dv = (axis[1] - axis[0] if len(axis) > 1 else 1.0 for axis in (range_m, velocity))
-    image = axes.imshow(
-        power,
-        aspect="auto",
-        origin="lower",
-        cmap="cividis",
-        vmin=0.0,
-        vmax=top,
-        interpolation="nearest",
-        extent=(range_m[0] - dr / 2, range_m[-1] + dr / 2, velocity[0] - dv / 2, velocity[-1] + dv / 2),
-    )
+    options = {"aspect": "auto", "origin": "lower", "cmap": "cividis", "interpolation": "nearest"}
+    image = axes.imshow(power, extent=extent, vmin=0.0, vmax=float(max(np.max(power), 20.0)), **options)
     drawing.colorbar(image, ax=axes, label="power over noise, dB", pad=0.01)
-    inside = marks["truth"][(marks["truth"][:, 2] < range_m[-1]) & (np.abs(marks["truth"][:, 3]) < velocity[-1])]
-    if len(inside):
-        axes.plot(
-            inside[:, 2],
-            inside[:, 3],
-            linestyle="none",
-            marker="o",
-            markersize=11,
-            markerfacecolor="none",
-            markeredgecolor="white",
-            label="a mover is here",
-        )
-    if len(marks["detected"]):
-        axes.plot(
-            *marks["detected"][:, 2:].T,
-            linestyle="none",
-            marker="x",
-            markersize=7,
-            color="#FF9F50",
-            markeredgewidth=1.8,
-            label="detected",
-        )
-    if len(inside) or len(marks["detected"]):
-        axes.legend(
-            loc="lower right",
-            bbox_to_anchor=(1.0, 1.0),
-            ncols=2,
-            fontsize=8,
-            facecolor="#555555",
-            labelcolor="white",
-            edgecolor="none",
-        )
-    axes.set(
-        xlabel="range, m",
-        ylabel="closing speed, m/s",
-        xlim=(range_m[0] - dr / 2, range_m[-1] + dr / 2),
-        ylim=(velocity[0] - dv / 2, velocity[-1] + dv / 2),
-    )
-    t_s = float(np.asarray(arrays["t_ns"])) * 1e-9 if "t_ns" in arrays else float("nan")
-    unmarked = (
-        ""
-        if len(marks["truth"]) or len(marks["detected"])
-        else " Neither truth nor detections are marked: the recording does not place them in this dwell."
-    )
+    ring = {"marker": "o", "markersize": 12, "markerfacecolor": "none", "markeredgewidth": 1.3}
+    inside = (truth[:, 2] < extent[1]) & (np.abs(truth[:, 3]) < extent[3])
+    # what is drawn upon may be bright or dark: a dark ring within a light one is seen on both
+    axes.plot(*truth[inside, 2:].T, linestyle="none", **ring, markeredgecolor="white", label="a mover")
+    axes.plot(*truth[inside, 2:].T, linestyle="none", **{**ring, "markersize": 10}, markeredgecolor=BLACK)
+    axes.plot(*detected[:, 2:].T, "x", markersize=7, color="#ff3b1f", markeredgewidth=1.8, label="a detection")
+    entity = np.asarray(arrays["entity"]).reshape(-1) if "entity" in arrays else np.zeros(0)
+    for name, spot in zip(entity[inside] if len(entity) == len(truth) else [], truth[inside, 2:], strict=False):
+        note = axes.annotate(out.name(int(name)), spot, (8, 7), textcoords="offset points", color="white", fontsize=7.5)
+        note.set_path_effects(outlined())
+    drawing.legend(loc="outside upper right", ncols=2, facecolor="#8a8a8a", frameon=True, edgecolor="none")
+    axes.set(xlabel="range, m", ylabel="closing speed, m/s", xlim=extent[:2], ylim=extent[2:])
+    at = f" at t = {float(np.asarray(arrays['t_ns'])) * 1e-9:.4f} s" if "t_ns" in arrays else ""
     return Sheet(
         *head,
-        f"Matched-filter power of one dwell at t = {t_s:.4f} s, summed over the receive chains, in dB over the average of noise alone ({source}). The leakage from "
-        "transmitter to receiver, at range and speed zero, has been subtracted. A dwell looks one way: circles without a peak are movers outside its beam. Look "
-        f"for: peaks within circles, crosses on peaks, and crosses on nothing.{unmarked}",
+        f"Matched-filter power of one dwell{at}, summed over the receive chains, in dB over the average of noise alone (from {source}). The "
+        "leakage from transmitter to receiver, at range and speed zero, has been subtracted. A dwell looks one way, so a ring without a peak is a "
+        "mover outside its beam. A strong echo's side lobes, in range from the pulse and in speed from the dwell's length, rise above the noise; "
+        "so does the floor about it, from random symbols. Look for: peaks within rings, crosses on peaks, and crosses on nothing.",
         drawing,
     )
+
+
+def outlined() -> list[Any]:
+    """A dark rim for light text."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=1.8, foreground=BLACK)]

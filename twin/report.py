@@ -15,8 +15,8 @@ import numpy as np
 from hal.errors import Misuse
 from hal.frontend import FrontendSpec
 from twin import figures, patterns
-from twin.dwell import dwell_map, recorded_map
 from twin.drawing import Sheet, picture
+from twin.dwell import dwell_map, recorded_map
 from twin.history import History, history, settings
 from twin.map import map_of
 from twin.records import Numerology
@@ -105,7 +105,7 @@ def dwell_arrays(out: History, scenario: Scenario | None) -> tuple[Mapping[str, 
         try:
             return (
                 recorded_map(scenario, *out.echo),
-                "from the recorded echo samples of the last subframe, symbols drawn again from the seed",
+                "the recorded echo samples of the last subframe, its symbols drawn again from the seed",
                 "",
             )
         except Misuse as wrong:
@@ -156,7 +156,12 @@ def paragraph(out: History, raw: Mapping[str, Any], scenario: Scenario | None) -
     if scenario is None:
         return said or "The scenario has no description."
     name, site = next(iter(scenario.sites.items()))
-    data, look, control, period_s = scenario.communication, scenario.sensing, site.control, scenario.subframe.period_ns * 1e-9
+    data, look, control, period_s = (
+        scenario.communication,
+        scenario.sensing,
+        site.control,
+        scenario.subframe.period_ns * 1e-9,
+    )
     parts = (look.detector, control.tracking, control.estimation, control.planning, control.precoding)
     kinds = [type(part).__module__.rpartition(".")[2] for part in parts]
     sends, hears = (elements(half.array) for half in (site.transmit, site.receive))
@@ -166,7 +171,9 @@ def paragraph(out: History, raw: Mapping[str, Any], scenario: Scenario | None) -
     there = len(out.mover) - here if out.mover else len(scenario.targets)
     ran = f"the run has {out.subframes} of them, {out.subframes * period_s:g} s"
     if out.subframes != scenario.subframes:
-        ran = f"of the {scenario.subframes} planned ({scenario.subframes * period_s:g} s), {out.subframes} were recorded"
+        ran = (
+            f"of the {scenario.subframes} planned ({scenario.subframes * period_s:g} s), {out.subframes} were recorded"
+        )
     sentences = [
         said,
         f"Site {name} stands {site.position_m[2]:g} m high and works at {scenario.carrier_hz * 1e-9:g} GHz: data over {data.bandwidth_hz * 1e-9:g} GHz "
@@ -177,7 +184,9 @@ def paragraph(out: History, raw: Mapping[str, Any], scenario: Scenario | None) -
         f"It serves {many(here, 'user')}; {many(there, 'other mover')} carry no radio and are there to be found.",
         f"Detector, tracker, estimator, planner and precoder are {', '.join(kinds[:-1])} and {kinds[-1]}.",
         f"Subframes last {period_s * 1e3:g} ms; {ran}.",
-        f"The machine breaks on purpose: {many(len(scenario.faults), 'fault')} in the scenario." if scenario.faults else "",
+        f"The machine breaks on purpose: {many(len(scenario.faults), 'fault')} in the scenario."
+        if scenario.faults
+        else "",
     ]
     return " ".join(sentence for sentence in sentences if sentence)
 
@@ -200,6 +209,8 @@ def headline(out: History) -> str:
     sensing, tracks, beams = told["sensing"], told["tracks"], told["beams"]
     subframes = max(out.subframes or told.get("run", {}).get("subframes", 1), 1)
     outage = [u["outage_share"] for u in told["users"].values() if u["outage_share"] is not None]
+    lobes = sensing.get("side_lobe_echoes")
+    aside = f"; {lobes} more are movers seen in a side lobe" if lobes is not None else ""
     rows = [
         ("sum rate", f"{number(told['rate_gbps'], 2)} Gbit/s", "delivered, all users together, over the whole time"),
         ("worst user's outage", percent(max(outage, default=None)), "of served blocks below 0 dB mean SNR"),
@@ -221,7 +232,7 @@ def headline(out: History) -> str:
         (
             "false alarms",
             f"{number(sensing['false_alarms'] / subframes, 3)} a subframe",
-            f"{sensing['false_alarms']} of {sensing['detections']} detections",
+            f"{sensing['false_alarms']} of {sensing['detections']} detections have no mover near{aside}",
         ),
         ("lit movers missed", percent(sensing["missed_share"]), "in the main lobe at 20 dB and more, yet not detected"),
         *(

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-
 __all__ = ["Event", "Now", "Story"]
 
 KEPT = 4000  # events in memory; more are only counted

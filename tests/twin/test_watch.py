@@ -11,7 +11,7 @@ import sys
 import termios
 import threading
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 from inspect import signature
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from twin.screen import screen, sparkline
 
 KINDS = {kind.__name__: kind for kind in (Truth, Plan, Belief, Kpi)}
 SMOKE = Path(__file__).parents[2] / "scenarios" / "smoke.yaml"
-ABOUT = {"title": "smoke", "movers": {"0": "near", "1": "far", "2": "van"}}
+ABOUT = {"title": "smoke", "movers": {}}  # filled in by the run
 SECOND = 1_000_000_000
 
 
@@ -45,7 +45,8 @@ def said(tmp_path_factory):
     from twin.build import run
 
     out = tmp_path_factory.mktemp("watched") / "run"
-    run(SMOKE, out=out)
+    done = run(SMOKE, out=out)
+    ABOUT["movers"] |= {str(e): name for e, name in zip(done.kpi.entity[0], done.entity, strict=True)}
     subframes, now = [], []
     for row in rows(out / "recording.mcap"):
         if row.record in KINDS:
@@ -116,12 +117,13 @@ def twins():
 
 
 class Clock:
-    """Stands still unless told."""
+    """Stands still unless told, or goes on by a step with every look at it."""
 
-    def __init__(self):
-        self.ns = 10**12
+    def __init__(self, step_ns=0):
+        self.ns, self.step_ns = 10**12, step_ns
 
     def __call__(self):
+        self.ns += self.step_ns
         return self.ns
 
 
@@ -370,8 +372,9 @@ def test_lag_counts_from_the_best_heard(said):
     """Paced by half: a subframe of 5 ms every 10 ms; then one comes 30 ms late."""
     scene = told(said[:6], {**ABOUT, "clock": {"mode": "paced", "factor": 0.5}}, step_ns=10_000_000)
     assert scene.lag_ns == 0
+    late_ns = scene.heard_ns + 40_000_000
     for topic, t_ns, record in said[6]:
-        scene.take(event(topic, t_ns, record), scene.heard_ns + 40_000_000)
+        scene.take(event(topic, t_ns, record), late_ns)
     assert scene.lag_ns == pytest.approx(30e6)
     assert "asked 0.5), lag 30 ms" in text(scene)
     assert told(said).lag_ns is None  # nobody knows what was asked
@@ -379,20 +382,15 @@ def test_lag_counts_from_the_best_heard(said):
 
 def belief_with(belief, kpi, tracks, k):
     """``tracks``: (track, user, confirmed, entity followed)."""
-    n = len(tracks)
-    now = replace(
-        belief.tracks,
-        t_ns=k * 5_000_000,
-        track=np.array([t[0] for t in tracks], int),
-        state=np.full((n, 6), 1.0),
-        covariance=np.tile(np.eye(6), (n, 1, 1)),
-        user=np.array([t[1] for t in tracks], int),
-        confirmed=np.array([t[2] for t in tracks], bool),
-        hits=np.ones(n, int),
-        misses=np.zeros(n, int),
-        seen_ns=np.zeros(n, int),
-        looks=None,
-    )
+    n, given = len(tracks), {}
+    for entry in fields(belief.tracks):
+        value = getattr(belief.tracks, entry.name)
+        if isinstance(value, np.ndarray):
+            given[entry.name] = np.zeros((n, *value.shape[1:]), value.dtype)
+    given["track"], given["user"] = (np.array([t[column] for t in tracks], int) for column in (0, 1))
+    given["confirmed"] = np.array([t[2] for t in tracks], bool)
+    given["state"] = np.full((n, 6), 1.0)
+    now = replace(belief.tracks, t_ns=k * 5_000_000, **given)
     tracked = np.array([next((t[0] for t in tracks if t[3] == e and t[2]), -1) for e in kpi.entity.tolist()])
     return replace(belief, tracks=now), replace(kpi, k=k, t_ns=k * 5_000_000, tracked=tracked)
 
@@ -481,10 +479,8 @@ def test_once_is_one_screen(twins, ears, said):
 
 
 def test_nobody_there_is_said_on_standard_error(ears, capsys):
-    clock = Clock()
+    clock = Clock(step_ns=SECOND)
     ear = ears("tcp://127.0.0.1:9", clock=clock, patience=Patience(60.0, 0.1))
-    ear.hear(0)
-    clock.ns += 11 * SECOND
     assert watch.lines(ear, io.StringIO(), 10.0, False) == 1
     assert "no twin heard in 10 s" in capsys.readouterr().err
 

@@ -96,6 +96,11 @@ class Fixed:
         own = (located & (slot >= 0)) & (index < self.updates - self._checks())[:, None]
         hear = np.where(own, slot, self._sweep_slots(k, layout)[:, None])
         dwell_ns = numerology.frames_per_dwell * numerology.frame_ns
+        # pilots wait for the receive beams that are loaded after the sensing phase: until then others are in force than were reported
+        rows = int((located & (slot >= 0)).sum()) + len(target) + self.updates
+        settings = rows * int(spec.receive.network.wired.sum())
+        load_ns = spec.command_latency_ns + settings * spec.bus_ns_per_element + spec.settling_ns
+        first = min(self.sensing_blocks - (-load_ns // numerology.block_ns), numerology.blocks - self.updates)
         return Plan(
             k=k,
             sensing_blocks=self.sensing_blocks,
@@ -103,7 +108,7 @@ class Fixed:
             dwell_transmit_slot=dwell_slot,
             dwell_receive_slot=dwell_slot,
             dwell_target=target,
-            update_block=self.sensing_blocks + index * data // self.updates,
+            update_block=first + index * (numerology.blocks - first) // self.updates,
             pilot_receive_slot=hear,
             slot=in_force,
             served=served,
