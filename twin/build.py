@@ -240,7 +240,7 @@ class _Twin:
             encoded = wire.encode(record)
             self.hash.add(topic, t_ns, encoded)
             self.say(topic, record, t_ns, encoded)
-        seen = {f"{prefix}beam.{half}.": report for half, report in subframe.reports}
+        seen: dict[str, Any] = {f"{prefix}beam.{half}.": report for half, report in subframe.reports}
         if subframe.echo.echo is not None and self.scenario.record.echoes:
             seen[prefix + "echo."] = subframe.echo.echo
         for topic, record in seen.items():

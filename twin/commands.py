@@ -96,7 +96,6 @@ def schema(given: Namespace) -> int:
 def serve(given: Namespace) -> int:
     """``twin serve device``: host a scenario's front end until interrupted."""
     from hal.serve import serve as host
-
     from twin.build import open_frontend
     from twin.scenario import load
 

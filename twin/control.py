@@ -13,18 +13,26 @@ from typing import Protocol
 
 import numpy as np
 
-from hal.array import element_amplitude, steering
-from hal.frontend import BeamReport, FrontendSpec
+from hal.frontend import FrontendSpec
 from hal.network import response
 from hal.record import Array, Complex, Float, Int
-from twin.binding import Bindings, bind
+from twin.binding import bind
 from twin.binding import start as nobody_bound
 from twin.estimation import Estimator
-from twin.planning import Planner
-from twin.planning.fixed import Requests, join
+from twin.planning import Planner, Requests
+from twin.planning._rows import join
 from twin.precoding import Design, Precoder, Problem
 from twin.precoding.delay_phase import steer
-from twin.records import BasebandCommand, BeamsCommand, Belief, Command, Detections, EchoObservation, Numerology, PilotObservation, Plan
+from twin.records import (
+    BasebandCommand,
+    BeamsCommand,
+    Belief,
+    Command,
+    Detections,
+    EchoObservation,
+    Numerology,
+    PilotObservation,
+)
 from twin.sensing import Detector
 from twin.tracking import Tracker
 
@@ -88,7 +96,7 @@ class Chain:
         """A plan from nothing known, and every beam it may need."""
         planner = self.parts.planner
         plan = planner.plan(0, self.belief, np.zeros(0, np.int64), self.spec, self.numerology, None)
-        wanted = join(planner.raster_requests(self.spec), planner.beam_requests(plan, self.belief, self.spec))
+        wanted = join(planner.raster_requests(self.spec), planner.dwell_requests(plan, self.belief, self.spec))
         return Command(plan=plan, beams=self._beams(wanted))
 
     def steer(self, echo: EchoObservation) -> Command:

@@ -91,11 +91,13 @@ def every(subframes: int) -> str:
 
 
 def plainly(axis: Any) -> None:
-    """Numbers on a logarithmic axis as people write them: 0.1, 1, 10."""
-    from matplotlib.ticker import FuncFormatter, LogLocator
+    """Numbers on a logarithmic axis, whose data are drawn, as people write them: 1, 10, 100, and 2 and 5 between where there are few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(numticks=6))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0,) if high > 50 * low else (1.0, 2.0, 5.0), numticks=8))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def picture(sheet: Sheet) -> str:

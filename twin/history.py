@@ -44,7 +44,7 @@ class Course:
             half = self.limit // 2
             for of in (self._sum, self._count):
                 of[:half], of[half:] = of[0::2] + of[1::2], 0.0
-            self.width *= 2
+            self.width, self._used = 2 * self.width, (self._used + 1) // 2
         here = np.isfinite(value)
         self._sum[k // self.width] += np.where(here, value, 0.0)
         self._count[k // self.width] += np.where(here, count, 0)

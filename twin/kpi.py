@@ -225,10 +225,10 @@ def bound_detections(
         seen = np.flatnonzero(
             (snr > 10 ** (detect_db / 10)) & in_main_lobe(dwell, spec) & np.isfinite(bound).all(axis=(1, 2))
         )
-        t_ns = dwell.truth.t_ns
-        error = draws.normal("sensing.bound", dwell.paths.sink[seen], t_ns, 4)
+        at_ns = dwell.truth.t_ns
+        error = draws.normal("sensing.bound", dwell.paths.sink[seen], at_ns, 4)
         value = measured(dwell)[seen] + np.einsum("eij,ej->ei", np.linalg.cholesky(bound[seen]), error)
-        found.append((np.full(seen.size, t_ns), np.full(seen.size, d), value, bound[seen], decibels(snr[seen])))
+        found.append((np.full(seen.size, at_ns), np.full(seen.size, d), value, bound[seen], decibels(snr[seen])))
     empty = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros((0, 4, 4)), np.zeros(0))
     t_ns, dwell_of, value, covariance, snr_db = (np.concatenate(column) for column in zip(empty, *found, strict=True))
     return Detections(t_ns=t_ns, dwell=dwell_of, value=value, covariance=covariance, snr_db=snr_db)

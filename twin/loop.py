@@ -104,7 +104,9 @@ def play(
         with stage("set_beam"):
             reports = latch(site, command.beams, engine.now)
 
-        blocks, pilots, baseband = no_blocks(numerology, users), None, None
+        blocks = no_blocks(numerology, users)
+        pilots: PilotObservation | None = None
+        baseband: BasebandCommand | None = None
         for first, last in segments(numerology.blocks, split):
             yield engine.until(start + last * numerology.block_ns)
             with stage("pilots"):

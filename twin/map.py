@@ -92,7 +92,7 @@ def sector(axes: Any, scenario: Scenario) -> None:
     yaw, half = np.rad2deg(site.yaw_rad), np.rad2deg(getattr(site.control.planning, "azimuth_rad", 0.0))
     if half > 0:
         wedge = (site.position_m[:2], scenario.sensing.range_m, yaw - half, yaw + half)
-        axes.add_patch(Wedge(*wedge, color="#ebebeb", zorder=0, label="sector searched"))
+        axes.add_patch(Wedge(*wedge, color="#e0e4e7", zorder=0, label="sector searched"))
 
 
 def track(axes: Any, out: History, column: int, magnified: float) -> int:

@@ -205,13 +205,17 @@ def table(summary: dict[str, Any]) -> str:
             movers.add_row(name, percent(m["tracked_share"]), *both, shown(m["position_rmse_m"], 2))
         console.print(movers)
     run, tracks, lag, sensing = summary["run"], summary["tracks"], summary["clock"], summary["sensing"]
+    beams, cpu_ms = summary["beams"], lag["subframe"]["cpu_p50_us"] / 1e3
+    speed = run["simulated_s"] / max(run["wall_s"], 1e-9)
     lines = [
-        f"sum rate {shown(summary['rate_gbps'], 2)} Gbit/s; tracks alive {percent(tracks['alive_share'])}, false {shown(tracks['false'], 2)} a subframe, "
-        f"swaps {tracks['swaps']}, rebindings {tracks['rebindings']}; detections {sensing['detections']}, of them side lobes {sensing['side_lobe_echoes']}, false {sensing['false_alarms']}, "
-        f"missed {percent(sensing['missed_share'])}",
-        f"beams set {summary['beams']['set']} (clipped settings {summary['beams']['clipped']}), in force after {shown(summary['beams']['delay_us'], 0)} us; "
-        f"subframe CPU p50 {lag['subframe']['cpu_p50_us'] / 1e3:.2f} ms of {lag['budget_us'] / 1e3:.0f} ms, lag p99 {lag['lag']['p99_us']:.0f} us",
-        f"{run['subframes']} subframes, {run['simulated_s']:.3f} s simulated in {run['wall_s']:.2f} s ({run['simulated_s'] / max(run['wall_s'], 1e-9):.2f} x real time); "
+        f"sum rate {shown(summary['rate_gbps'], 2)} Gbit/s",
+        f"tracks alive {percent(tracks['alive_share'])}, false {shown(tracks['false'], 2)} a subframe; "
+        f"users bound to the right track {percent(tracks['bound_right_share'])}, swaps {tracks['swaps']}, rebindings {tracks['rebindings']}",
+        f"detections {sensing['detections']}, of them through side lobes {sensing['side_lobe_echoes']}, false alarms {sensing['false_alarms']}; "
+        f"missed {percent(sensing['missed_share'])} of the lit",
+        f"beams set {beams['set']} (settings clipped {beams['clipped']}), in force after {shown(beams['delay_us'], 0)} us; "
+        f"subframe CPU p50 {cpu_ms:.2f} ms of {lag['budget_us'] / 1e3:g} ms, lag p99 {lag['lag']['p99_us']:.0f} us",
+        f"{run['subframes']} subframes, {run['simulated_s']:.3f} s simulated in {run['wall_s']:.2f} s ({speed:.2f} x real time)",
         f"seed {run['seed']}, hash {run['hash'][:16]}{'; INTERRUPTED' if run['interrupted'] else ''}",
     ]
     return captured.get() + "\n".join(lines)

@@ -13,7 +13,7 @@ from hal.serve import VERBS, Taken
 from hal.session import Client, Keys, Patience, PeerClock
 from hal.wire import decode, encode
 
-__all__ = ["Remote", "RemoteFrontend"]
+__all__ = ["Remote", "RemoteFrontend", "differences"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Remote:
         client = Client(self.endpoint, Patience(self.warn_s, self.timeout_s), keys, name="frontend")
         try:
             frontend = RemoteFrontend(client)
-            other = [] if spec is None or self.trust else list(_differences(spec, frontend.spec, "spec"))
+            other = [] if spec is None or self.trust else list(differences(spec, frontend.spec, "spec"))
         except BaseException:
             client.close()
             raise
@@ -116,7 +116,7 @@ class RemoteFrontend:
 
     def _meet_again(self) -> None:
         """The machine was started anew: it must still be the one that was opened."""
-        other = list(_differences(self.spec, decode(self._client.ask("spec"), FrontendSpec), "spec"))
+        other = list(differences(self.spec, decode(self._client.ask("spec"), FrontendSpec), "spec"))
         if other:
             raise RemoteFault(
                 f"{self._client}: was started anew as another machine, in {', '.join(other[:8])}; open it again"
@@ -132,11 +132,11 @@ class RemoteFrontend:
         return f"the machine keeps its beams ({held or 'none set from here'}){unless}"
 
 
-def _differences(ours: Any, theirs: Any, path: str) -> Iterator[str]:
+def differences(ours: Any, theirs: Any, path: str) -> Iterator[str]:
     """Paths of the fields in which two records differ."""
     if is_dataclass(ours):
         for f in fields(ours):
-            yield from _differences(getattr(ours, f.name), getattr(theirs, f.name), f"{path}.{f.name}")
+            yield from differences(getattr(ours, f.name), getattr(theirs, f.name), f"{path}.{f.name}")
     elif hasattr(ours, "shape"):
         if ours.shape != theirs.shape or not (ours == theirs).all():
             yield path

@@ -23,7 +23,8 @@ def main() -> int:
     clock = done.summary["clock"]
     factor = clock["budget_us"] / clock["subframe"]["cpu_p50_us"]
     if given.json:
-        json.dump({"machine": platform.processor() or platform.machine(), "python": platform.python_version(), "realtime_factor": factor, **clock}, sys.stdout, indent=1)
+        about = {"machine": platform.machine(), "python": platform.python_version(), "realtime_factor": factor}
+        json.dump({**about, **clock}, sys.stdout, indent=1)
         print()
         return 0
     print(f"{given.scenario}: {clock['subframes']} subframes of {clock['budget_us'] / 1e3:g} ms, one process, one thread")

@@ -9,21 +9,10 @@ import numpy as np
 from hal.array import half_power_beamwidth, to_array_frame, to_world_frame
 from hal.errors import Misuse
 from hal.frontend import FrontendSpec, HalfSpec
-from hal.record import Array, Float, Int, record
+from hal.record import Array, Float
+from twin.planning import Requests
 
-__all__ = ["Requests", "join", "raster", "squinted", "to_transmit", "unit"]
-
-
-@record
-class Requests:
-    """Rows of beam memory that somebody must fill, and where they are to point; directions in each half's own array frame."""
-
-    transmit_slot: Int[Array, " row"]
-    transmit_direction: Float[Array, "row 3"]
-    transmit_user: Int[Array, " row"]  # whose data the row carries, or -1
-    transmit_track: Int[Array, " row"]  # what the row looks at, or -1
-    receive_slot: Int[Array, " rrow"]
-    receive_direction: Float[Array, "rrow chain 3"]
+__all__ = ["join", "raster", "squinted", "to_transmit", "unit"]
 
 
 @lru_cache(maxsize=16)

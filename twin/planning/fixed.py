@@ -12,7 +12,8 @@ from hal.check import Ge, Gt, In, Le
 from hal.errors import Misuse
 from hal.frontend import FrontendSpec
 from hal.record import Array, Bool, Float, Int, record
-from twin.planning._rows import Requests, join, raster, squinted, to_transmit, unit
+from twin.planning import Requests
+from twin.planning._rows import join, raster, squinted, to_transmit, unit
 from twin.records import Belief, Numerology, Plan
 
 __all__ = ["Fixed", "Layout", "Requests", "join", "raster", "squinted"]

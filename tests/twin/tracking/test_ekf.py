@@ -11,7 +11,7 @@ from hal.frontend import Beam, BeamReport, FrontendSpec, HalfSpec
 from hal.network import Network
 from twin.precoding.delay_phase import steer
 from twin.records import Detections, EchoObservation, Numerology, Plan
-from twin.tracking.ekf import Ekf, drift, illumination_db, measure, echo_gain_db
+from twin.tracking.ekf import Ekf, drift, echo_gain_db, illumination_db, measure
 
 CARRIER = 100e9
 SUBFRAME = 5_000_000
