@@ -36,6 +36,7 @@ from twin.world import Mover, World
 
 __all__ = ["Run", "open_frontend", "run"]
 
+LOOK_SUBFRAMES = 20  # between two looks for users whose channel changes within a block
 UPDATE_S = 0.2  # wall seconds between two updates of the progress line
 
 
@@ -199,6 +200,7 @@ class _Twin:
             )
             stream = self.stack.enter_context((folder / "kpi.csv").open("w", newline="", encoding="utf-8"))
             self.table = csv.writer(stream)
+        self.warned: dict[int, str] = {}
         self.beam_due_ns: dict[str, int] = {}
 
     def __enter__(self) -> _Twin:
@@ -251,6 +253,8 @@ class _Twin:
                 self.say(topic, record, t_ns, wire.encode(record), keep)
         self.bus.flat(prefix + "kpi.", flatten(subframe.kpi), subframe.t_ns)
         self.bus.service()
+        if subframe.k % LOOK_SUBFRAMES == 0:
+            self.warn_of_restless(subframe)
         self.summary.add(subframe.kpi, np.isin(self.entity, subframe.truth.entity))
         if self.kept is not None:
             self.kept.append(subframe.kpi)
@@ -260,6 +264,17 @@ class _Twin:
             self.progress.show(subframe.k + 1)
         if self.asked_to_stop():
             raise KeyboardInterrupt
+
+    def warn_of_restless(self, subframe: Subframe) -> None:
+        """Once a user: its channel changes within a block, and what follows from one gain a block is a picture."""
+        array, numerology = self.site.frontend.spec.transmit.array, self.air.numerology
+        who, turns = self.air.channel.restless(subframe.truth, array, numerology.carrier_hz, numerology.block_ns)
+        for user, product in zip(who.tolist(), turns.tolist(), strict=True):
+            if user not in self.warned:
+                self.warned[user] = (
+                    f"{self.air.world.names[user]}: Doppler x block reaches {product:.2f} (above 0.3) at t = {subframe.t_ns * 1e-9:g} s: "
+                    "the scattered part of its channel changes within a block"
+                )
 
     def say(self, topic: str, record: Any, t_ns: int, encoded: bytes, keep: bool = True) -> None:
         """Publish a record and, unless it is one too many to keep, record it."""
@@ -294,6 +309,7 @@ class _Twin:
         """Close everything and write the summary."""
         told = self.summary.told()
         told["clock"] = self.engine.report()
+        told["warnings"] = list(self.warned.values())
         told["run"] = {
             "id": self.run_id,
             "title": self.scenario.title,

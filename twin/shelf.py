@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from hal.check import Family
 from hal.errors import Misuse
@@ -94,7 +94,7 @@ def families() -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for path, package in _walk(Scenario, "", ()):
         role = (importlib.import_module(package).__doc__ or "").partition("\n")[0]
-        role = re.sub(r"^\w+: ", "", role).partition(". ")[0].rstrip(".")
+        role = re.sub(r"^\w+: ", "", role).partition(". ")[0].rstrip(".").replace("``", "")
         found.setdefault(package, (path, role))
     return found
 
@@ -118,10 +118,10 @@ def _components(kind: Any, step: str) -> Iterator[tuple[type, str]]:
         bare = peel(arm)[0]
         if isinstance(bare, type) and is_dataclass(bare):
             yield bare, step
-        inner = getattr(bare, "__args__", ())
-        if getattr(bare, "__origin__", None) is dict:
+        origin, inner = get_origin(bare), get_args(bare)
+        if origin is dict:
             yield from _components(inner[1], f"{step}.NAME")
-        elif getattr(bare, "__origin__", None) in (tuple, list):
+        elif origin in (tuple, list):
             yield from _components(inner[0], f"{step}[]")
 
 
@@ -144,11 +144,16 @@ def _read(file: Path) -> Shelved:
         file=str(file),
         title=scenario.title or file.stem,
         about=_sentence(about),
-        users=len(scenario.users),
-        targets=len(scenario.targets),
+        users=_count(scenario.users),
+        targets=_count(scenario.targets),
         seconds=scenario.duration_ns * 1e-9,
         sound=True,
     )
+
+
+def _count(movers: tuple[Any, ...]) -> int:
+    """How many move; one entry of a scenario may be a recording of several."""
+    return sum(len(mover.mobility.movers()) for mover in movers)
 
 
 def _comment(text: str) -> str:
@@ -170,43 +175,27 @@ def _print(
     found: list[Shelved] | None, kinds: dict[str, dict[str, str]], said: dict[str, tuple[str, str]], folder: Path
 ) -> None:
     from rich.console import Console
-    from rich.markup import escape
+    from rich.padding import Padding
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(highlight=False)
-
-    def table(title: str, *columns: str) -> Table:
-        made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, show_edge=False)
-        for column in columns:
-            right = column in ("users", "targets", "seconds")
-            made.add_column(
-                column, justify="right" if right else "left", overflow="fold", no_wrap=column in ("file", "kind")
-            )
-        return made
-
-    if found:
-        shown = table(f"scenarios in {folder}", "file", "users", "targets", "seconds", "what it is")
-        for one in found:
-            about = escape(one.about) if one.sound else f"[red]does not load: {escape(one.about)}[/]"
-            counts = (str(one.users), str(one.targets), f"{one.seconds:g}") if one.sound else ("", "", "")
-            shown.add_row(one.file, *counts, about)
-        console.print(shown)
-        console.print("Movers are counted as written; a trace is one that moves many.", style="dim")
-    elif found is not None:
+    for one in found or ():
+        counts = f"  {one.users} users, {one.targets} targets, {one.seconds:g} s" if one.sound else ""
+        console.print(Text.assemble((one.file, "bold"), (counts, "dim")), soft_wrap=True)
+        about = Text(one.about) if one.sound else Text(f"does not load: {one.about}", "red")
+        console.print(Padding(about, (0, 0, 0, 2)))
+    if found == []:
         console.print(f"no scenarios in {folder}; `twin new my.yaml` writes one, --dir looks elsewhere")
-    for name, lines in kinds.items():
+    for number, (name, lines) in enumerate(kinds.items()):
+        if number or found is not None:
+            console.print()
         place, role = said[name]
-        console.print()
-        console.print(f"[bold]{escape(name)}[/]: {escape(role)}  [dim]({escape(place)})[/]")
+        console.print(Text.assemble((name, "bold"), f": {role}", (f"  {place}", "dim")))
         shown = Table(box=None, pad_edge=False, show_edge=False, show_header=False, padding=(0, 2, 0, 0))
         shown.add_column(no_wrap=True)
         shown.add_column(overflow="fold")
         for kind, line in lines.items():
             style = "red" if line.startswith("broken:") else ""
-            shown.add_row(f"  {escape(kind)}", f"[{style}]{escape(plain(line))}[/]" if style else escape(plain(line)))
+            shown.add_row(Text(f"  {kind}", style), Text(line.replace("``", ""), style))
         console.print(shown)
-
-
-def plain(line: str) -> str:
-    """A docstring's line without its marks for code."""
-    return line.replace("``", "")

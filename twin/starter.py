@@ -58,7 +58,7 @@ TOP = {
     "duration_s": "simulated",
     "carrier_ghz": "centre of the data band",
     "users": "movers with a radio; they reflect as well",
-    "targets": "movers without: only echoes tell of them",
+    "targets": "movers without a radio: only echoes tell of them",
     "faults": "what breaks, and when",
     "channel": "from where everyone is to the paths between",
 }
@@ -117,8 +117,7 @@ def minimal(title: str, file: str = "FILE") -> str:
     """A short scenario: what one turns first, each key with what it means."""
     said = (
         f"# A scenario of isac-twin. Play it:  twin run {file}     What it means:  twin check {file}\n"
-        "# Units are in the keys: another unit of the same quantity may be written instead (block_ms for block_us is one).\n"
-        f"# What is not written has its default; `twin new - --full` shows every key, `twin list` what may follow `kind:`.\n"
+        "# Units are in the keys. What is not written has its default; `twin new - --full` shows every key, `twin list` what may follow `kind:`.\n"
     )
     return said + _annotated({**SKELETON, "title": title})
 
@@ -129,7 +128,9 @@ def complete(title: str, file: str = "FILE") -> str:
     from twin.scenario import loads
 
     said = f"# Every key of a scenario, with its default. Play it:  twin run {file}     What it means:  twin check {file}\n"
-    return said + _annotated(plain(loads(_annotated({**SKELETON, "title": title}))))
+    value = plain(loads(_annotated({**SKELETON, "title": title})))
+    last = ("sites", "users", "targets", "faults", "bus", "record")
+    return said + _annotated({key: value[key] for key in sorted(value, key=lambda key: key in last)})
 
 
 def copied(source: Path, folder: Path) -> str:
@@ -172,6 +173,9 @@ def _annotated(value: Mapping[str, Any]) -> str:
     made = schema()
     lines: list[str] = []
     _mapping(value, made, made["$defs"], "", lines, TOP)
+    for key in ("sites", "users"):
+        start = next(i for i, line in enumerate(lines) if line.startswith(f"{key}:"))
+        lines.insert(start, "")
     return "\n".join(lines) + "\n"
 
 
@@ -193,10 +197,8 @@ def _mapping(
         others = sorted(kinds - {entry if isinstance(entry, str) else (entry or {}).get("kind")}) if kinds else []
         if others and not (isinstance(entry, dict) and "kind" not in entry):
             said = "; ".join(filter(None, [said, f"or {', '.join(others)}"]))
-        nested = (
-            isinstance(entry, dict)
-            and entry
-            or (isinstance(entry, list | tuple) and entry and isinstance(entry[0], dict))
+        nested = (isinstance(entry, dict) and entry) or (
+            isinstance(entry, list | tuple) and entry and isinstance(entry[0], dict)
         )
         head = f"{indent}{key}:" if nested else f"{indent}{written({key: entry}).rstrip()}"
         comment = f" # {said}" if said else ""
@@ -224,8 +226,10 @@ def _resolved(
     """What the schema says of this value: references followed, choices decided by kind; and the kinds there are."""
     if "$ref" in node:
         return definitions[node["$ref"].removeprefix("#/$defs/")], set()
+    if "anyOf" not in node:
+        return node, set()
     kinds: dict[str, Mapping[str, Any]] = {}
-    for arm in node.get("anyOf", ()):
+    for arm in node["anyOf"]:
         if "$ref" in arm:
             target = definitions[arm["$ref"].removeprefix("#/$defs/")]
             name = target.get("properties", {}).get("kind", {}).get("const")
@@ -242,4 +246,4 @@ def _role(node: Mapping[str, Any], key: str, value: Any) -> str:
     if not isinstance(value, dict | str) or not node.get("description"):
         return ""
     said = re.split(r"[.;](\s|$)", str(node["description"]).replace("``", ""), maxsplit=1)[0]
-    return said[:1].lower() + said[1:] if not said[:2].isupper() else said
+    return said if said[1:2].isupper() else said[:1].lower() + said[1:]

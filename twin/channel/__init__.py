@@ -8,7 +8,7 @@ import numpy as np
 
 from hal.array import AntennaArray
 from hal.medium import Paths
-from hal.record import Array, Int
+from hal.record import Array, Float, Int
 from twin.physics.draws import Draws
 from twin.records import Truth
 
@@ -26,6 +26,9 @@ class Channel(Protocol):
 
     def echo(self, truth: Truth, transmit: AntennaArray, receive: AntennaArray, t_ns: Int[Array, " block"], carrier_hz: float, draws: Draws) -> Paths:
         """``transmit`` to every entity (users reflect too) and back to ``receive``; ``source`` is SITE, ``sink`` the reflecting entity."""
+
+    def restless(self, truth: Truth, array: AntennaArray, carrier_hz: float, block_ns: int) -> tuple[Int[Array, " user"], Float[Array, " user"]]:
+        """Users whose small scale changes within a block, so that one gain a block does not describe it, and Doppler spread x block of each."""
 
 
 def doppler_block_product(paths: Paths, block_ns: int) -> float:

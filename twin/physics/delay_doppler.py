@@ -23,6 +23,7 @@ __all__ = [
     "folded_spectrum",
     "peak_probability",
     "peak_threshold",
+    "planar_templates",
     "raised_cosine",
     "raised_cosine_slope",
     "root_spectrum",
@@ -187,6 +188,45 @@ def _turn(pair: Any, first: Any, ramp: Any, time: Any, out: Any) -> None:  # pra
             out[1, f, 2 * q] = pair[1, f, 2 * q] * re - pair[1, f, 2 * q + 1] * im
             out[1, f, 2 * q + 1] = pair[1, f, 2 * q] * im + pair[1, f, 2 * q + 1] * re
             out[2, f, 2 * q], out[2, f, 2 * q + 1] = -time[f, q] * ti, time[f, q] * tr
+
+
+def planar_templates(
+    spectrum: Complex[Array, "frame sample"],
+    start: Float[Array, " frame"],
+    delay: float,
+    doppler: float,
+    roll_off: float,
+    out: Float[Array, "3 frame 2 sample"],
+) -> None:
+    """``templates`` in single precision, written to ``out`` with real and imaginary parts apart, as vector lanes want them."""
+    from scipy.fft import ifft
+
+    size = spectrum.shape[1]
+    shape = np.array(folded_spectrum(size, delay, doppler, roll_off), dtype=np.complex64)
+    pair = ifft(spectrum * shape[:, None], axis=-1, overwrite_x=True)
+    ramp = cis(2 * np.pi * doppler * np.arange(size)).astype(np.complex64)
+    first = cis(2 * np.pi * doppler * np.asarray(start, dtype=np.float64)).astype(np.complex64)
+    _turn_apart(pair.view(np.float32), first, ramp.real.copy(), ramp.imag.copy(), 2 * np.pi * np.asarray(start), out)
+
+
+@njit(cache=True, error_model="numpy")
+def _turn_apart(
+    pair: Any, first: Any, ramp_re: Any, ramp_im: Any, time: Any, out: Any
+) -> None:  # pragma: no cover - compiled
+    frames, size = time.size, ramp_re.size
+    for f in range(frames):
+        c, s = first[f].real, first[f].imag
+        begin = np.float32(time[f])
+        for q in range(size):
+            re = c * ramp_re[q] - s * ramp_im[q]
+            im = c * ramp_im[q] + s * ramp_re[q]
+            t = begin + np.float32(2 * np.pi) * np.float32(q)
+            tr = pair[0, f, 2 * q] * re - pair[0, f, 2 * q + 1] * im
+            ti = pair[0, f, 2 * q] * im + pair[0, f, 2 * q + 1] * re
+            out[0, f, 0, q], out[0, f, 1, q] = tr, ti
+            out[1, f, 0, q] = pair[1, f, 2 * q] * re - pair[1, f, 2 * q + 1] * im
+            out[1, f, 1, q] = pair[1, f, 2 * q] * im + pair[1, f, 2 * q + 1] * re
+            out[2, f, 0, q], out[2, f, 1, q] = -t * ti, t * tr
 
 
 @lru_cache(maxsize=64)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from numba import njit
 
 from hal.array import cis
 from hal.errors import Misuse
-from hal.record import Array, Complex, Float, Int, record
-from twin.physics.delay_doppler import field_curvature, folded_spectrum, raised_cosine, templates
+from hal.record import Array, Bool, Complex, Float, Int, record
+from twin.physics.delay_doppler import field_curvature, folded_spectrum, planar_templates, raised_cosine
 
-__all__ = ["Fit", "Grid", "Sounding", "delay_doppler_map", "fit_echoes", "no_echoes", "search_grid", "strong_peaks"]
+__all__ = ["Fit", "Grid", "Joint", "Sounding", "delay_doppler_map", "fit_echoes", "no_echoes", "search_grid", "strong_peaks"]
 
 _BLUR = 0.26  # cycles of Doppler a frame may turn against its replica: sinc^2 = 1 dB
 
@@ -193,6 +195,97 @@ def strong_peaks(
     return delay[kept], doppler[kept]
 
 
+class Joint:
+    """Maximum likelihood of ``data = sum_e amplitude_e T(delay_e, doppler_e) + sum known + noise``, echoes that come and go, by Gauss-Newton.
+
+    Amplitudes (one an echo and row, also of the ``known`` waveforms) are eliminated in closed form (variable projection, Kaufman's
+    approximation), so the normalising denominator of papers/001 eq (35) is inside. Each echo keeps the waveforms ``T, dT/dl, dT/dnu`` of the place
+    where it was last evaluated and their inner products with all others; a step that moves it by little enough for its curvature to
+    drown in the noise goes along those tangents and evaluates nothing. So an echo that leaves, or a weak one that joins, costs small matrices.
+    """
+
+    def __init__(
+        self, data: Complex[Array, "row column"], sounding: Sounding, known: Complex[Array, "known column"], room: int
+    ) -> None:
+        frames, size = sounding.spectrum.shape
+        self.sounding, self.room = sounding, room
+        self.rows, self.fixed = len(data), len(known)
+        self.first = self.rows + self.fixed  # rows of data, known waveforms, then three an echo
+        self.unit = np.array(field_curvature(size, sounding.roll_off, tuple(sounding.start.tolist())))
+        self.cell = 1 / (np.ptp(sounding.start) + size)
+        self.wave = np.empty((self.first + 3 * room, frames, 2, size), dtype=np.float32)
+        for k, rows in ((0, data), (self.rows, known)):
+            apart = rows.reshape(len(rows), frames, size)
+            self.wave[k : k + len(rows), :, 0], self.wave[k : k + len(rows), :, 1] = apart.real, apart.imag
+        self.gram = np.zeros((len(self.wave), len(self.wave)), dtype=np.complex128)
+        _gram(self.wave, np.arange(self.rows, self.first), self.first, self.gram)
+        self.slot = np.empty(0, np.int64)
+        self.delay, self.doppler = np.empty(0), np.empty(0)  # where evaluated, in the order of ``slot``
+
+    def add(self, delay: Float[Array, " echo"], doppler: Float[Array, " echo"]) -> None:
+        """Echoes that join, within half a cell of where they are. Raises Misuse where there is no room."""
+        if len(self.slot) + len(delay) > self.room:
+            raise Misuse(f"delay: {len(delay)} echoes beside {len(self.slot)} do not fit; room = {self.room}")
+        free = np.setdiff1d(np.arange(self.room), self.slot)[: len(delay)]
+        self.slot = np.concatenate([self.slot, free])
+        self.delay = np.concatenate([self.delay, np.asarray(delay, dtype=np.float64)])
+        self.doppler = np.concatenate([self.doppler, np.asarray(doppler, dtype=np.float64)])
+        self._evaluate(np.arange(len(self.slot) - len(delay), len(self.slot)))
+
+    def keep(self, rest: Bool[Array, " echo"]) -> None:
+        """Only these echoes stay."""
+        self.slot, self.delay, self.doppler = self.slot[rest], self.delay[rest], self.doppler[rest]
+
+    def fit(self, noise_w: float, steps: int = 8, tolerance: float = 0.02, whole: bool = True) -> Fit:
+        """The joint fit of the echoes there are; ``template`` and ``residual`` are left empty unless it is to be ``whole``.
+
+        Steps are capped at 0.3 cells and end when one moves every echo by little enough for its curvature to drown in the noise, or after
+        ``steps``; that last step moves the templates along their tangents, which costs no evaluation.
+        """
+        echoes = len(self.slot)
+        if not echoes:
+            raise Misuse("delay: is empty; a dwell without echoes is no_echoes")
+        per = np.repeat(1 / self.unit, echoes)  # one standard slope of each parameter
+        cap = np.repeat([0.3, 0.3 * self.cell], echoes) / per
+        row = self.first + 3 * self.slot
+        step = 0
+        while True:
+            step += 1
+            # slopes of echoes far apart overlap by the symbols' chance only; leaving that out of the metric slows a step by as little
+            close = (np.abs(self.delay[:, None] - self.delay) < 3) & (
+                np.abs(self.doppler[:, None] - self.doppler) < 3 * self.cell
+            )
+            move, restless, normal, onto, own = _newton(self.gram, row, self.rows, self.fixed, per, cap, close)
+            unsettled = np.flatnonzero(restless >= tolerance * noise_w)
+            if step == steps or not unsettled.size:
+                break
+            self.delay[unsettled] += (move * per)[unsettled]
+            self.doppler[unsettled] += (move * per)[echoes + unsettled]
+            self._evaluate(unsettled)
+        amplitude, spread = _moved(self.gram, row, self.rows, self.fixed, move * per, normal, onto, own)
+        template, residual = np.empty((0, 0), np.complex64), np.empty((0, 0), np.complex64)
+        if whole:
+            template, residual = _explained(self.wave, row, self.rows, self.fixed, move * per, amplitude)
+        return Fit(
+            delay=self.delay + (move * per)[:echoes],
+            doppler=self.doppler + (move * per)[echoes:],
+            amplitude=amplitude[self.fixed :],
+            template=template.view(np.complex64),
+            residual=residual.view(np.complex64),
+            spread=spread,
+            information=2 * normal / np.outer(per, per),
+            steps=step,
+        )
+
+    def _evaluate(self, which: Int[Array, " echo"]) -> None:
+        said, row = self.sounding, self.first + 3 * self.slot
+        for e in which:
+            out = self.wave[row[e] : row[e] + 3]
+            planar_templates(said.spectrum, said.start, self.delay[e], self.doppler[e], said.roll_off, out)
+        used = int(row.max(initial=self.first - 3)) + 3
+        _gram(self.wave, (row[which, None] + np.arange(3)).reshape(-1), used, self.gram)
+
+
 def fit_echoes(
     data: Complex[Array, "row column"],
     sounding: Sounding,
@@ -203,75 +296,10 @@ def fit_echoes(
     steps: int = 8,
     tolerance: float = 0.02,
 ) -> Fit:
-    """Maximum likelihood of ``data = sum_e amplitude_e T(delay_e, doppler_e) + sum known + noise``, all echoes jointly, by Gauss-Newton.
-
-    Amplitudes (one an echo and row, also of the ``known`` waveforms) are eliminated in closed form (variable projection, Kaufman's
-    approximation), so the normalising denominator of papers/001 eq (35) is inside. Starts at ``delay``, ``doppler`` (within half a cell).
-    Steps are capped at 0.3 cells and end when one moves an echo by little enough for its curvature to drown in the noise, or after
-    ``steps``; that last step moves the templates along their tangents, which costs no evaluation.
-    """
-    frames, size = sounding.spectrum.shape
-    echoes, fixed = len(delay), len(known)
-    delay, doppler = np.array(delay, dtype=np.float64), np.array(doppler, dtype=np.float64)
-    unit = np.array(field_curvature(size, sounding.roll_off, tuple(sounding.start.tolist())))
-    per = np.repeat(1 / unit, echoes)  # one standard slope of each parameter
-    cell = 1 / (np.ptp(sounding.start) + size)
-    cap = np.repeat([0.3, 0.3 * cell], echoes) * np.repeat(unit, echoes)
-    base = fixed + echoes
-    rows = len(data)
-    if not echoes:
-        raise Misuse("delay: is empty; a dwell without echoes is no_echoes")
-    stack = np.empty((base + 2 * echoes + rows, frames * size), dtype=np.complex64)  # known, echoes, slopes, data
-    stack[:fixed], stack[base + 2 * echoes :] = known, data
-    gram = np.zeros((base + 2 * echoes, len(stack)), dtype=np.complex128)
-    step = 0
-    while True:
-        step += 1
-        for e in range(echoes):
-            made = templates(sounding.spectrum, sounding.start, delay[e], doppler[e], sounding.roll_off).reshape(3, -1)
-            stack[fixed + e], stack[base + e], stack[base + echoes + e] = made
-        gram[:base] = stack[:base].conj() @ stack.T
-        gram[base:, :base] = gram[:base, base:-rows].conj().T
-        gram[base:, -rows:] = stack[base:-rows].conj() @ stack[-rows:].T
-        # slopes of echoes far apart overlap by the symbols' chance only; leaving that out of the metric slows a step by as little
-        close = (np.abs(delay[:, None] - delay) < 3) & (np.abs(doppler[:, None] - doppler) < 3 * cell)
-        for e, other in zip(*np.nonzero(np.triu(close)), strict=True):
-            for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
-                a, b = base + e + i * echoes, base + other + j * echoes
-                gram[a, b] = np.vdot(stack[a], stack[b])
-                gram[b, a] = gram[a, b].conj()
-        gram[base:, -rows:] *= per[:, None]
-        gram[base:, :base] *= per[:, None]
-        gram[:base, base:-rows] *= per
-        gram[base:, base:-rows] *= np.outer(per, per)
-        inverse = np.linalg.inv(gram[:base, :base])
-        onto = gram[base:, :base] @ inverse
-        bent = gram[base:, base:-rows] - onto @ gram[:base, base:-rows]
-        left = gram[base:, -rows:] - onto @ gram[:base, -rows:]
-        own = (inverse @ gram[:base, -rows:])[fixed:]
-        normal = np.real(bent * np.tile(own.conj() @ own.T, (2, 2)) * np.tile(close, (2, 2)))
-        slope = np.real(np.sum(np.tile(own, (2, 1)).conj() * left, axis=1))
-        move = np.clip(np.linalg.solve(normal + 1e-9 * np.diag(np.diag(normal)), slope), -cap, cap)
-        delay, doppler = delay + (move * per)[:echoes], doppler + (move * per)[echoes:]
-        energy = np.sum(np.abs(own) ** 2, axis=1) * np.real(np.diag(gram))[fixed:base]
-        if step == steps or np.all(energy * np.sum(move.reshape(2, echoes) ** 2, axis=0) ** 2 < tolerance * noise_w):
-            break
-    tangent = np.eye(base, base + 2 * echoes)
-    tangent[fixed + np.arange(2 * echoes) % echoes, base + np.arange(2 * echoes)] = move
-    inverse = np.linalg.inv(tangent @ gram[:, :-rows] @ tangent.T)
-    amplitude = inverse @ (tangent @ gram[:, -rows:])
-    tangent[:, base:] *= per
-    tangent = tangent.astype(np.complex64)
-    return Fit(
-        delay=delay,
-        doppler=doppler,
-        amplitude=amplitude[fixed:],
-        template=tangent[fixed:] @ stack[:-rows],
-        residual=data - (amplitude.T.astype(np.complex64) @ tangent) @ stack[:-rows],
-        spread=np.real(np.diag(inverse))[fixed:] + _dragged(onto[:, fixed:].conj().T, normal, own),
-        information=2 * normal / np.outer(per, per),
-        steps=step,
-    )
+    """``Joint.fit`` of echoes that start at ``delay``, ``doppler`` (within half a cell). Raises Misuse for none."""
+    joint = Joint(data, sounding, known, len(delay))
+    joint.add(delay, doppler)
+    return joint.fit(noise_w, steps, tolerance)
 
 
 def no_echoes(data: Complex[Array, "row column"]) -> Fit:
@@ -290,20 +318,208 @@ def no_echoes(data: Complex[Array, "row column"]) -> Fit:
     )
 
 
-def _dragged(
-    pull: Complex[Array, "echo parameter"],
-    normal: Float[Array, "parameter parameter"],
-    amplitude: Complex[Array, "echo row"],
-) -> Float[Array, " echo"]:
-    """Variance of an echo's amplitude in a row, caused by the uncertain places of the other echoes: matters within a cell or two.
+@njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+def _gram(wave: Any, fresh: Any, used: int, gram: Any) -> None:  # pragma: no cover - compiled
+    # inner products conj(wave[fresh]) . wave[:used], three at a time: a triple stays in the first cache beside each partner
+    frames, size = wave.shape[1], wave.shape[3]
+    zero = np.float32(0)
+    for i in range(0, fresh.size, 3):
+        one, two, three = fresh[i], fresh[min(i + 1, fresh.size - 1)], fresh[min(i + 2, fresh.size - 1)]
+        total = np.zeros((3, used), dtype=np.complex128)
+        for f in range(frames):
+            a, b, c = wave[one, f], wave[two, f], wave[three, f]
+            for r in range(used):
+                d = wave[r, f]
+                ar, ai, br, bi, cr, ci = zero, zero, zero, zero, zero, zero
+                for q in range(size):
+                    x, y = d[0, q], d[1, q]
+                    ar += a[0, q] * x + a[1, q] * y
+                    ai += a[0, q] * y - a[1, q] * x
+                    br += b[0, q] * x + b[1, q] * y
+                    bi += b[0, q] * y - b[1, q] * x
+                    cr += c[0, q] * x + c[1, q] * y
+                    ci += c[0, q] * y - c[1, q] * x
+                total[0, r] += complex(ar, ai)
+                total[1, r] += complex(br, bi)
+                total[2, r] += complex(cr, ci)
+        for r in range(used):
+            gram[one, r], gram[two, r], gram[three, r] = total[0, r], total[1, r], total[2, r]
+            gram[r, one], gram[r, two], gram[r, three] = total[0, r].conjugate(), total[1, r].conjugate(), total[2, r].conjugate()
 
-    The amplitudes move along few directions of the rows; their power is spread over half of them here, which errs on the safe side.
-    """
-    echoes = len(amplitude)
-    if echoes < 2:
-        return np.zeros(echoes)
-    others = np.tile(~np.eye(echoes, dtype=bool), 2)
-    place = np.linalg.inv(normal + 1e-12 * np.diag(np.diag(normal))) / 2
-    moved = np.where(others, pull, 0)[:, :, None] * np.tile(amplitude, (2, 1))
-    power: Array = np.real(np.einsum("epr,pq,eqr->e", moved.conj(), place, moved)) * (2 / amplitude.shape[1])
-    return power
+
+@njit(cache=True, error_model="numpy")
+def _inverse(matrix: Any) -> Any:  # pragma: no cover - compiled
+    # Gauss-Jordan with row pivots; a dozen rows at most
+    n = len(matrix)
+    left, right = matrix.copy(), np.zeros_like(matrix)
+    for i in range(n):
+        right[i, i] = 1
+    for i in range(n):
+        best = i
+        for k in range(i + 1, n):
+            if abs(left[k, i]) > abs(left[best, i]):
+                best = k
+        if best != i:
+            for k in range(n):
+                left[i, k], left[best, k] = left[best, k], left[i, k]
+                right[i, k], right[best, k] = right[best, k], right[i, k]
+        pivot = 1 / left[i, i]
+        for k in range(n):
+            left[i, k] *= pivot
+            right[i, k] *= pivot
+        for j in range(n):
+            if j != i:
+                factor = left[j, i]
+                for k in range(n):
+                    left[j, k] -= factor * left[i, k]
+                    right[j, k] -= factor * right[i, k]
+    return right
+
+
+@njit(cache=True, error_model="numpy")
+def _newton(
+    gram: Any, row: Any, rows: int, fixed: int, per: Any, cap: Any, close: Any
+) -> Any:  # pragma: no cover - compiled
+    # one Gauss-Newton step in standard slopes, and how much power a step of that length may leave behind in each echo
+    echoes = row.size
+    base, slopes = fixed + echoes, 2 * echoes
+    at = np.empty(base, np.int64)
+    for k in range(fixed):
+        at[k] = rows + k
+    at[fixed:] = row
+    lean = np.empty(slopes, np.int64)
+    lean[:echoes], lean[echoes:] = row + 1, row + 2
+    level = np.empty((base, base), np.complex128)
+    for i in range(base):
+        for j in range(base):
+            level[i, j] = gram[at[i], at[j]]
+    inverse = _inverse(level)
+    onto = np.zeros((slopes, base), np.complex128)
+    for p in range(slopes):
+        for j in range(base):
+            for i in range(base):
+                onto[p, j] += per[p] * gram[lean[p], at[i]] * inverse[i, j]
+    own = np.zeros((echoes, rows), np.complex128)
+    for e in range(echoes):
+        for r in range(rows):
+            for i in range(base):
+                own[e, r] += inverse[fixed + e, i] * gram[at[i], r]
+    normal = np.zeros((slopes, slopes))
+    slope = np.zeros(slopes)
+    for p in range(slopes):
+        for r in range(rows):
+            left = per[p] * gram[lean[p], r]
+            for i in range(base):
+                left -= onto[p, i] * gram[at[i], r]
+            slope[p] += (own[p % echoes, r].conjugate() * left).real
+        for s in range(slopes):
+            if close[p % echoes, s % echoes]:
+                bent = per[p] * per[s] * gram[lean[p], lean[s]]
+                for i in range(base):
+                    bent -= onto[p, i] * per[s] * gram[at[i], lean[s]]
+                weight = 0j
+                for r in range(rows):
+                    weight += own[p % echoes, r].conjugate() * own[s % echoes, r]
+                normal[p, s] = (bent * weight).real
+    metric = normal.copy()
+    for p in range(slopes):
+        metric[p, p] *= 1 + 1e-9
+    metric = _inverse(metric)
+    move = np.zeros(slopes)
+    for p in range(slopes):
+        for s in range(slopes):
+            move[p] += metric[p, s] * slope[s]
+        move[p] = min(max(move[p], -cap[p]), cap[p])
+    restless = np.empty(echoes)
+    for e in range(echoes):
+        power = 0.0
+        for r in range(rows):
+            power += own[e, r].real ** 2 + own[e, r].imag ** 2
+        restless[e] = power * level[fixed + e, fixed + e].real * (move[e] ** 2 + move[echoes + e] ** 2) ** 2
+    return move, restless, normal, onto, own
+
+
+@njit(cache=True, error_model="numpy")
+def _moved(
+    gram: Any, row: Any, rows: int, fixed: int, shift: Any, normal: Any, onto: Any, own: Any
+) -> Any:  # pragma: no cover - compiled
+    # amplitudes of known waveforms and of echoes moved along their tangents, and the echoes' spread
+    echoes = row.size
+    base = fixed + echoes
+    part = np.zeros((base, 3))
+    at = np.zeros((base, 3), np.int64)
+    for k in range(fixed):
+        part[k, 0], at[k, 0] = 1.0, rows + k
+    for e in range(echoes):
+        part[fixed + e] = np.array([1.0, shift[e], shift[echoes + e]])
+        at[fixed + e] = row[e] + np.arange(3)
+    level = np.zeros((base, base), np.complex128)
+    heard = np.zeros((base, rows), np.complex128)
+    for i in range(base):
+        for a in range(3):
+            for j in range(base):
+                for b in range(3):
+                    level[i, j] += part[i, a] * part[j, b] * gram[at[i, a], at[j, b]]
+            for r in range(rows):
+                heard[i, r] += part[i, a] * gram[at[i, a], r]
+    inverse = _inverse(level)
+    amplitude = np.zeros((base, rows), np.complex128)
+    for i in range(base):
+        for j in range(base):
+            for r in range(rows):
+                amplitude[i, r] += inverse[i, j] * heard[j, r]
+    spread = np.empty(echoes)
+    place = normal.copy()
+    for p in range(2 * echoes):
+        place[p, p] *= 1 + 1e-12
+    place = _inverse(place)
+    # Variance of an echo's amplitude in a row, caused by the uncertain places of the other echoes: matters within a cell or two. The
+    # amplitudes move along few directions of the rows; their power is spread over half of them here, which errs on the safe side.
+    for e in range(echoes):
+        power = 0.0
+        for p in range(2 * echoes):
+            for s in range(2 * echoes):
+                if p % echoes != e and s % echoes != e:
+                    weight = 0j
+                    for r in range(rows):
+                        weight += own[p % echoes, r].conjugate() * own[s % echoes, r]
+                    power += (onto[p, fixed + e] * onto[s, fixed + e].conjugate() * weight).real * place[p, s]
+        spread[e] = inverse[fixed + e, fixed + e].real + power / rows
+    return amplitude, spread
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract"})
+def _explained(
+    wave: Any, row: Any, rows: int, fixed: int, shift: Any, amplitude: Any
+) -> Any:  # pragma: no cover - compiled
+    # echoes moved along their tangents, and the data less all that is explained; complex numbers as interleaved reals
+    echoes, frames, size = row.size, wave.shape[1], wave.shape[3]
+    template = np.empty((echoes, 2 * frames * size), dtype=np.float32)
+    residual = np.empty((rows, 2 * frames * size), dtype=np.float32)
+    apart = np.empty((fixed + echoes, 2, size), dtype=np.float32)
+    line = np.empty((2, size), dtype=np.float32)
+    for f in range(frames):
+        begin = 2 * f * size
+        for k in range(fixed):
+            apart[k] = wave[rows + k, f]
+        for e in range(echoes):
+            a, b = np.float32(shift[e]), np.float32(shift[echoes + e])
+            w, wl, wn, to = wave[row[e], f], wave[row[e] + 1, f], wave[row[e] + 2, f], apart[fixed + e]
+            for q in range(size):
+                to[0, q] = w[0, q] + a * wl[0, q] + b * wn[0, q]
+                to[1, q] = w[1, q] + a * wl[1, q] + b * wn[1, q]
+            for q in range(size):
+                template[e, begin + 2 * q] = to[0, q]
+                template[e, begin + 2 * q + 1] = to[1, q]
+        for r in range(rows):
+            line[:] = wave[r, f]
+            for k in range(fixed + echoes):
+                re, im = np.float32(amplitude[k, r].real), np.float32(amplitude[k, r].imag)
+                part = apart[k]
+                for q in range(size):
+                    line[0, q] -= re * part[0, q] - im * part[1, q]
+                    line[1, q] -= re * part[1, q] + im * part[0, q]
+            for q in range(size):
+                residual[r, begin + 2 * q] = line[0, q]
+                residual[r, begin + 2 * q + 1] = line[1, q]
+    return template, residual

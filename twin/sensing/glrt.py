@@ -17,7 +17,7 @@ from hal.reception import noise_root
 from hal.record import Array, Complex, Float
 from twin.physics.delay_doppler import field_curvature, peak_threshold
 from twin.physics.directions import Lobe, find_directions, main_lobe
-from twin.physics.echoes import Fit, Sounding, delay_doppler_map, fit_echoes, no_echoes, search_grid, strong_peaks
+from twin.physics.echoes import Fit, Joint, Sounding, delay_doppler_map, no_echoes, search_grid, strong_peaks
 from twin.records import Detections, EchoObservation, Numerology, Tracks
 
 __all__ = ["Glrt"]
@@ -157,27 +157,32 @@ class Glrt:
         flat = data.reshape(rows, -1)
         first = delay_doppler_map(grid, data)
         fit = no_echoes(flat)
+        joint: Joint | None = None
         for _ in range(self.cycles):
             noise = _noise_w(noise_w, fit)
             if not len(fit.delay):
                 field = first
             elif len(fit.delay) < rows:
-                field = first - np.einsum(
-                    "er,ebc->rbc",
-                    fit.amplitude.astype(np.complex64),
-                    delay_doppler_map(grid, fit.template.reshape(-1, frames, size)),
+                shown = delay_doppler_map(grid, fit.template.reshape(-1, frames, size))
+                echoes, bins, columns = shown.shape
+                field = first - (fit.amplitude.T.astype(np.complex64) @ shown.reshape(echoes, -1)).reshape(
+                    rows, bins, columns
                 )
             else:
                 field = delay_doppler_map(grid, fit.residual.reshape(data.shape))
-            power = np.einsum("rbc,rbc->bc", field.real, field.real) + np.einsum("rbc,rbc->bc", field.imag, field.imag)
+            power = np.sum(field.real**2 + field.imag**2, axis=0)
             power[:, outside] = 0.0
             room = self.max_targets - len(fit.delay)
             new = strong_peaks(grid, power, 0.7 * level * noise, room, 10 / (frames * size))
             if not len(new[0]):
                 break
             before = len(fit.delay)
-            fit = fit_echoes(flat, sounding, np.append(fit.delay, new[0]), np.append(fit.doppler, new[1]), known, noise)
+            if joint is None:
+                joint = Joint(flat, sounding, known, self.max_targets)
+            joint.add(*new)
+            fit = joint.fit(noise)
             noise = _noise_w(noise_w, fit)
+            everyone = len(fit.delay)
             while len(fit.delay):
                 worth = np.sum(np.abs(fit.amplitude) ** 2, axis=1) / (fit.spread * noise)
                 worth[(fit.delay < span[0]) | (fit.delay > span[1]) | (np.abs(fit.doppler) > doppler)] = 0.0
@@ -185,11 +190,10 @@ class Glrt:
                 if worth[worst] > level:
                     break
                 rest = np.arange(len(worth)) != worst
-                fit = (
-                    fit_echoes(flat, sounding, fit.delay[rest], fit.doppler[rest], known, noise)
-                    if rest.any()
-                    else no_echoes(flat)
-                )
+                joint.keep(rest)
+                fit = joint.fit(noise, whole=False) if rest.any() else no_echoes(flat)
+            if 0 < len(fit.delay) < everyone:
+                fit = joint.fit(noise)
             if len(fit.delay) <= before:
                 break
         return fit, _noise_w(noise_w, fit)
