@@ -74,7 +74,11 @@ def run(
     with ExitStack() as stack:
         folder = run_folder(name, out) if write else None
         twin = stack.enter_context(_Twin(scenario, name, folder, keep))
-        interrupted = twin.play(split, progress)
+        try:
+            interrupted = twin.play(split, progress)
+        except OSError:
+            twin.finish(True)
+            raise
         return twin.finish(interrupted)
 
 
@@ -301,9 +305,13 @@ class _Twin:
                         )
                     else:
                         columns[f"{entry.name}.{who}"] = row
-        if kpi.k == 0:
-            self.table.writerow(columns)
-        self.table.writerow(columns.values())
+        try:
+            if kpi.k == 0:
+                self.table.writerow(columns)
+            self.table.writerow(columns.values())
+        except OSError as full:
+            file, self.table = self.folder / "kpi.csv" if self.folder is not None else "kpi.csv", None
+            raise OSError(full.errno, f"{full.strerror}: the run ends at t = {kpi.t_ns * 1e-9:g} s, what ran is kept", str(file)) from full
 
     def finish(self, interrupted: bool) -> Run:
         """Close everything and write the summary."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -161,6 +162,21 @@ def test_a_machine_that_is_not_there_is_a_sentence(tmp_path: Path, capsys: pytes
     device = "{kind: remote, endpoint: 'tcp://127.0.0.1:9', timeout_ms: 200}"
     assert main(["run", str(SMOKE), "--set", f"sites.bs0.device={device}", "--out", str(tmp_path / "a")]) == 1
     assert "tcp://127.0.0.1:9" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_in_words_and_keeps_what_ran(tmp_path: Path) -> None:
+    def small() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))  # as a full disk, for each file
+
+    words = [*TWIN, "run", str(SMOKE), "--duration", "3", "--out", "full"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, preexec_fn=small)  # noqa: PLW1509
+    assert done.returncode == 1
+    assert "full/kpi.csv" in done.stderr
+    assert "Traceback" not in done.stderr
+    ran = json.loads((tmp_path / "full" / "summary.json").read_text())["run"]["subframes"]
+    kept = [t for topic, t, _ in record.read(tmp_path / "full" / "recording.mcap") if topic == "bs0.kpi."]
+    assert kept == [5_000_000 * k for k in range(len(kept))]
+    assert 0 < len(kept) <= ran
 
 
 def test_schema_is_one(capsys: pytest.CaptureFixture[str]) -> None:
