@@ -6,15 +6,19 @@ the same definition that the loop runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any
 
+import array_api_compat.numpy
 import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj, is_numpy_namespace
 from numba import njit
 
 from hal.check import Ge, Gt, positive
 from hal.errors import Misuse
+from hal.pattern import ElementPattern, pattern_amplitude
 from hal.record import Array, Float, record
 
 __all__ = [  # noqa: RUF022 - the component comes first
@@ -57,6 +61,8 @@ class AntennaArray:
     element_exponent: (
         float  # power pattern peak * max(0, ux)^exponent; 0 and 0 dBi: isotropic in the front half space and behind
     )
+    pattern: ElementPattern | None = None  # measured; then the two fields above are not asked
+    spherical: bool = False  # waves to and from this array are spherical, not plane (``hal.medium.beam_gains``)
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,8 @@ class Upa:
     spacing_wavelengths: Annotated[float, Gt(0)] = 0.5  # at the carrier, both axes
     element_gain_dbi: float = 0.0  # peak of one element
     element_exponent: Annotated[float, Ge(0)] = 0.0  # power pattern max(0, cos)^exponent off boresight; 0: isotropic
+    element_pattern: Path | None = None  # file of a measured one instead (``hal.measured.load_pattern``)
+    spherical: bool = False  # waves are spherical: needed nearer than the Fraunhofer distance, and slower
 
     def build(self, carrier_hz: float, origin_m: Float[Array, " 3"], rotation: Float[Array, "3 3"]) -> AntennaArray:
         """The array with its phase centre at ``origin_m`` (world, m) and axes ``rotation`` (array frame -> world frame).
@@ -92,6 +100,8 @@ class Upa:
             origin_m=np.array(origin_m, dtype=np.float64),
             element_gain_dbi=self.element_gain_dbi,
             element_exponent=self.element_exponent,
+            pattern=_measured(self.element_pattern),
+            spherical=self.spherical,
         )
 
 
@@ -103,11 +113,22 @@ class Ula:
     spacing_wavelengths: Annotated[float, Gt(0)] = 0.5  # at the carrier
     element_gain_dbi: float = 0.0  # peak of one element
     element_exponent: Annotated[float, Ge(0)] = 0.0  # power pattern max(0, cos)^exponent off boresight; 0: isotropic
+    element_pattern: Path | None = None  # file of a measured one instead (``hal.measured.load_pattern``)
+    spherical: bool = False  # waves are spherical: needed nearer than the Fraunhofer distance, and slower
 
     def build(self, carrier_hz: float, origin_m: Float[Array, " 3"], rotation: Float[Array, "3 3"]) -> AntennaArray:
         """The array with its phase centre at ``origin_m`` (world, m); see ``Upa.build``."""
         line = Upa(self.elements, 1, self.spacing_wavelengths, self.element_gain_dbi, self.element_exponent)
+        line = replace(line, element_pattern=self.element_pattern, spherical=self.spherical)
         return line.build(carrier_hz, origin_m, rotation)
+
+
+def _measured(path: Path | None) -> ElementPattern | None:
+    if path is None:
+        return None
+    from hal.measured import load_pattern  # which knows front ends, which know arrays
+
+    return load_pattern(path)
 
 
 def _check_element(gain_dbi: float, exponent: float) -> None:
@@ -187,13 +208,14 @@ def direction_to(array: AntennaArray, point_m: Any) -> tuple[Float[Array, "... 3
 
 def cis(phase_rad: Any) -> Any:
     """``exp(+j phase_rad)`` in the namespace and precision of ``phase_rad``; far faster than a complex ``exp`` in NumPy."""
-    xp = array_namespace(phase_rad)
+    xp = _namespace(phase_rad)
     if is_numpy_namespace(xp):
+        if phase_rad.dtype == np.float64:
+            precise = np.empty(phase_rad.shape, np.complex128)
+            if _cis(np.ascontiguousarray(phase_rad).reshape(-1), precise.reshape(-1).view(np.float64)):
+                return precise
         out = np.empty(phase_rad.shape, np.result_type(phase_rad.dtype, np.complex64))
-        if phase_rad.dtype == np.float64 and np.max(np.abs(phase_rad), initial=0.0) < _FAR:
-            _cis(np.ascontiguousarray(phase_rad).reshape(-1), out.reshape(-1).view(np.float64))
-        else:
-            out.real, out.imag = np.cos(phase_rad), np.sin(phase_rad)
+        out.real, out.imag = np.cos(phase_rad), np.sin(phase_rad)
         return out
     kind = xp.complex64 if phase_rad.dtype == xp.float32 else xp.complex128
     return xp.astype(xp.cos(phase_rad), kind) + 1j * xp.astype(xp.sin(phase_rad), kind)
@@ -203,7 +225,12 @@ _FAR = 1e6  # below it a multiple of the leading 33 bits of pi/2 is exact
 
 
 @njit(cache=True)
-def _cis(phase_rad: Any, out: Any) -> None:  # pragma: no cover - compiled
+def _cis(phase_rad: Any, out: Any) -> bool:  # pragma: no cover - compiled
+    near = 0
+    for i in range(phase_rad.size):
+        near += abs(phase_rad[i]) < _FAR
+    if near < phase_rad.size:
+        return False
     # Branch-free, so that it runs in vector lanes: phase = quarter * pi/2 + x, then the Taylor series of sin x and cos x on
     # |x| <= pi/4, whose first term left out is below 1e-17. Real and imaginary parts alternate in ``out``.
     for i in range(phase_rad.size):
@@ -222,12 +249,20 @@ def _cis(phase_rad: Any, out: Any) -> None:  # pragma: no cover - compiled
         im = c if odd > 0.5 else s
         out[2 * i] = -re if (turned > 0.25) and (turned < 1.25) else re
         out[2 * i + 1] = -im if turned > 0.75 else im
+    return True
+
+
+def _namespace(value: Any) -> Any:
+    """``array_namespace`` of one array, without its search for the commonest kind."""
+    return array_api_compat.numpy if type(value) is np.ndarray else array_namespace(value)
 
 
 def like(value: Any, reference: Any) -> Any:
     """``value`` in the namespace, and on the device, of ``reference``; an array that is there already passes unchanged."""
-    xp = array_namespace(reference)
-    if is_array_api_obj(value) and array_namespace(value) == xp:
+    if type(value) is np.ndarray and type(reference) is np.ndarray:
+        return value
+    xp = _namespace(reference)
+    if is_array_api_obj(value) and _namespace(value) == xp:
         return value
     if is_numpy_namespace(xp):
         return np.asarray(value, dtype=reference.dtype)
@@ -245,7 +280,7 @@ def steering(array: AntennaArray, direction: Any, frequency_hz: Any) -> Any:
     the result is ``[... element]``. Far field only (``fraunhofer_distance_m``), element pattern excluded (``element_amplitude``).
     Differentiable in torch. papers/000 eqs (4)-(5) and papers/001 eq (23) up to the reference element and their norm.
     """
-    xp = array_namespace(direction)
+    xp = _namespace(direction)
     if array.columns:
         a_y, a_z = steering_factors(array, direction, frequency_hz)
         return xp.reshape(a_y[..., :, None] * a_z[..., None, :], (*a_y.shape[:-1], array.columns * array.rows))
@@ -274,7 +309,7 @@ def steering_gradient(array: AntennaArray, direction: Any, frequency_hz: Any) ->
     elements off the y-z plane feel (and they make it singular at ``ux = 0``). Arguments as for ``steering``; ``angle_jacobian``
     turns the pair into derivatives with respect to azimuth and elevation.
     """
-    xp = array_namespace(direction)
+    xp = _namespace(direction)
     a = steering(array, direction, frequency_hz)
     k = _wavenumber(direction, frequency_hz)[..., None]
     position = like(array.position_m, direction)
@@ -291,9 +326,12 @@ def steering_gradient(array: AntennaArray, direction: Any, frequency_hz: Any) ->
 def element_amplitude(array: AntennaArray, direction: Any) -> Any:
     """Amplitude pattern ``sqrt(10^(gain/10) max(0, ux)^exponent)`` of one element towards ``direction[... 3]``: ``[...]``.
 
-    All elements share it; coupling, polarisation and frequency dependence are left out. Exponent 0 radiates behind as well.
+    A measured ``array.pattern`` takes its place where there is one. All elements share it; coupling is the network's
+    (``hal.network``), polarisation and frequency dependence are left out. Exponent 0 radiates behind as well.
     """
-    xp = array_namespace(direction)
+    if array.pattern is not None:
+        return pattern_amplitude(array.pattern, direction)
+    xp = _namespace(direction)
     ux = direction[..., 0]
     peak = 10 ** (array.element_gain_dbi / 20)
     if array.element_exponent == 0:
@@ -310,7 +348,7 @@ def near_field(array: AntennaArray, point_m: Any, frequency_hz: Any) -> Any:
     ``b -> a`` as r grows and ``|b|`` differs from 1 by the spread of distances. Valid outside the reactive near field of one element;
     the element pattern is excluded. ``frequency_hz[...]`` broadcasts against ``point_m[...]``.
     """
-    xp = array_namespace(point_m)
+    xp = _namespace(point_m)
     k = _wavenumber(point_m, frequency_hz)[..., None]
     position = like(array.position_m, point_m)
     range_m = xp.sqrt(xp.sum(point_m * point_m, axis=-1))[..., None]
@@ -345,7 +383,12 @@ def half_power_beamwidth(array: AntennaArray, frequency_hz: float) -> tuple[floa
     beam never falls to half power gives 2, all of -1..1. Element pattern excluded. Raises Misuse for a free-form array.
     """
     _check_grid(array, "half_power_beamwidth")
-    step = np.pi * array.spacing_m * positive("frequency_hz", frequency_hz) / LIGHT_MPS
+    return _half_power(array, float(positive("frequency_hz", frequency_hz)))
+
+
+@lru_cache(maxsize=16)
+def _half_power(array: AntennaArray, frequency_hz: float) -> tuple[float, float]:
+    step = np.pi * array.spacing_m * frequency_hz / LIGHT_MPS
 
     def width(n: int) -> float:
         low, high = 0.0, np.pi / n  # the first null

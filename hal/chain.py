@@ -83,15 +83,15 @@ def image_rejection_db(gain_db: float, phase_rad: float) -> float:
 
 
 def rapp(
-    samples: Complex[Array, " ..."], saturation: float, smoothness: float = 2.0, gain: float = 1.0
+    samples: Complex[Array, " ..."], saturation: float | Float[Array, " ..."], smoothness: float = 2.0, gain: float = 1.0
 ) -> Complex[Array, " ..."]:
     """Solid-state amplifier without phase conversion: ``y = g x / (1 + (g |x| / saturation)^(2 p))^(1 / (2 p))``.
 
-    ``saturation`` is the output amplitude's limit in the samples' unit (inf: linear), ``gain`` an amplitude. Memoryless.
+    ``saturation`` is the output amplitude's limit in the samples' unit (inf: linear; an array broadcasts), ``gain`` an amplitude. Memoryless.
     C. Rapp, 2nd European Conf. on Satellite Communications, 1991.
     """
     positive("smoothness", smoothness)
-    if not saturation > 0:
+    if not np.all(np.asarray(saturation) > 0):
         raise Misuse(f"saturation = {saturation!r}: must be > 0; an ideal amplifier is saturation = inf")
     drive = gain * np.abs(samples) / saturation
     # the larger of drive and 1 taken out, so that a strong drive does not overflow

@@ -8,44 +8,69 @@ from typing import Literal
 
 import numpy as np
 
+from hal.ageing import Ageing, errors, wandered
 from hal.check import finite, shaped
 from hal.errors import Misuse
 from hal.frontend import Beam, HalfSpec
 from hal.network import quantise, response
-from hal.record import Array, Complex, Float, Int
+from hal.record import Array, Bool, Complex, Float, Int
+from hal.walk import Noise
 
-__all__ = ["BeamMemory", "Fault"]
+__all__ = ["BeamMemory", "Fault", "Kind"]
+
+Kind = Literal[
+    "dead_element",
+    "stuck_phase",
+    "stuck_bit",
+    "stuck_delay",
+    "chain_off",
+    "drift",
+    "lost_command",
+    "late_command",
+    "calibration_lost",
+    "connection_cut",
+]
 
 KEPT_NS = 200_000_000  # how long a superseded row can still be asked for
 CACHE_BYTES = 128 * 1024 * 1024  # of responses, a half
-_STATES = 1 << 20  # more changes of health than a run has
+_STATES = 1 << 15  # changes of health a key has room for
+_AGE = 1 << 41  # a key is ((age * versions) + version) * states + health
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something broken, from the instant it is injected to the instant it is cleared.
+    """Something broken, from the instant it is injected to the instant it is cleared (``docs/faults.md``).
 
     ``dead_element``: the element passes nothing. ``stuck_phase``, ``stuck_delay``: the element's phase shifter, or the line, of one
-    chain stays at ``value`` (rad, s) whatever is loaded. ``chain_off``: the chain passes nothing. ``lost_command``: what is loaded
-    meanwhile never arrives.
+    chain stays at ``value`` (rad, s) whatever is loaded. ``stuck_bit``: bit ``bit`` (0 the finest) of the element's phase word in one chain
+    stays at ``value`` (0 or 1). ``chain_off``: the chain passes nothing. ``drift``: every phase of the half walks away at random,
+    ``value`` rad rms after a second, ten times that after a hundred. ``lost_command``: what is loaded meanwhile never arrives;
+    ``late_command``: it arrives ``value`` s late. ``connection_cut``: every verb raises RemoteFault, whatever the half.
+    ``calibration_lost`` is for a front end that has a calibration (``hal.calibration``).
     """
 
-    kind: Literal["dead_element", "stuck_phase", "stuck_delay", "chain_off", "lost_command"]
+    kind: Kind
     half: str  # "transmit" | "receive"
     element: int = 0
     chain: int = 0
     line: int = 0
     value: float = 0.0
+    bit: int = 0
 
     def __str__(self) -> str:
         where = {
             "dead_element": f"element {self.element}",
             "stuck_phase": f"chain {self.chain} element {self.element} at {self.value:.4g} rad",
+            "stuck_bit": f"{self.bit} of chain {self.chain} element {self.element} at {self.value:.0f}",
             "stuck_delay": f"chain {self.chain} line {self.line} at {self.value:.4g} s",
             "chain_off": f"chain {self.chain}",
-            "lost_command": "",
-        }[self.kind]
+            "drift": f"of {self.value:.4g} rad in a second",
+            "late_command": f"by {self.value:.4g} s",
+        }.get(self.kind, "")
         return f"{self.half} {self.kind.replace('_', ' ')} {where}".strip()
+
+
+SILENT = ("drift",)  # kinds no machine knows of
 
 
 @dataclass(frozen=True)
@@ -63,9 +88,13 @@ class BeamMemory:
     are forgotten; to ask for them is Misuse.
     """
 
-    def __init__(self, name: str, half: HalfSpec) -> None:
+    def __init__(self, name: str, half: HalfSpec, ageing: Ageing | None = None, noise: Noise | None = None) -> None:
         self.name = name
         self.half = half
+        self._ageing = Ageing() if ageing is None else ageing
+        self._noise = noise
+        self._struck: set[str] = set()  # kinds of fault there ever were
+        self._ages: dict[tuple[int, int], tuple[Array, Array]] = {}
         chains, elements = half.network.wired.shape
         dark = _Settings(
             np.zeros((chains, half.network.lines)), np.zeros((chains, elements)), np.zeros((chains, elements))
@@ -142,9 +171,20 @@ class BeamMemory:
                     f"fault.{field} = {getattr(fault, field)}: must be 0 .. {limit - 1} in the {self.name} half"
                 )
         finite("fault.value", fault.value)
+        if fault.kind == "stuck_bit" and not (0 <= fault.bit < self.half.network.phase_bits and fault.value in (0, 1)):
+            raise Misuse(
+                f"fault.bit = {fault.bit} at {fault.value}: must be 0 .. {self.half.network.phase_bits - 1} at 0 or 1 in the {self.name} half"
+            )
+        if fault.kind == "calibration_lost":
+            raise Misuse("fault.kind = 'calibration_lost': this front end has no calibration to lose; load one (hal.calibration)")
+        if fault.kind in ("drift", "late_command") and not fault.value >= 0:
+            raise Misuse(f"fault.value = {fault.value}: must be >= 0 for {fault.kind!r}")
+        if fault.kind == "drift" and self._noise is None:
+            raise Misuse("fault.kind = 'drift': a memory without chance cannot drift; give it noise")
         if fault.kind == "stuck_delay" and not self.half.network.lines:
             raise Misuse(f"fault.kind = 'stuck_delay': the {self.name} half has no delay lines")
         self._change((*(f for f in self._health[-1] if f != fault), fault), at_ns)
+        self._struck.add(fault.kind)
 
     def clear(self, fault: Fault | None, at_ns: int) -> None:
         """Mend ``fault`` (None: everything) from ``at_ns`` on."""
@@ -159,6 +199,8 @@ class BeamMemory:
             raise Misuse(
                 f"at_ns = {at_ns}: changes of health come in order of time; the last was at {self._health_since[-1]}"
             )
+        if len(self._health) >= _STATES:
+            raise Misuse(f"at_ns = {at_ns}: health has changed {len(self._health)} times, and a run has room for no more")
         self._health_since.append(int(at_ns))
         self._health.append(health)
 
@@ -166,9 +208,18 @@ class BeamMemory:
         """What is broken at ``t_ns``."""
         return self._health[int(np.searchsorted(self._health_since, t_ns, side="right"))]
 
+    def struck(self, kind: str, t_ns: Int[Array, " event"]) -> Bool[Array, " event"]:
+        """Whether a fault of this kind is there at each instant."""
+        if kind not in self._struck:
+            return np.zeros(np.shape(t_ns), dtype=np.bool_)
+        there = np.array([any(fault.kind == kind for fault in health) for health in self._health])
+        return np.asarray(there[np.searchsorted(self._health_since, t_ns, side="right")])
+
     def rows(self, slot: Int[Array, " event"], t_ns: Int[Array, " event"]) -> tuple[Int[Array, " event"], list[int]]:
         """What is in force at the events: the distinct states as keys for ``responses``, and which of them each event has."""
         key = self._in_force(slot, t_ns) * _STATES + np.searchsorted(self._health_since, t_ns, side="right")
+        if self._ageing.drifts or "drift" in self._struck:
+            key = key + np.maximum(t_ns, 0) // self._ageing.update_ns * _AGE
         distinct, row = np.unique(key, return_inverse=True)
         return row, distinct.tolist()
 
@@ -215,7 +266,7 @@ class BeamMemory:
         name = (key, frequency_hz.tobytes())
         found = self._cache.get(name)
         if found is None:
-            row = self._broken(self._settings[key // _STATES], self._health[key % _STATES])
+            row = self._broken(self._settings[key % _AGE // _STATES], key % _STATES, key // _AGE)
             found = np.asarray(response(self.half.network, row.delay_s, row.phase_rad, row.amplitude, frequency_hz))
             self._cache[name] = found
             self._cached_bytes += found.nbytes
@@ -224,8 +275,9 @@ class BeamMemory:
         self._cache.move_to_end(name)
         return found
 
-    def _broken(self, row: _Settings, health: tuple[Fault, ...]) -> _Settings:
-        if not health:
+    def _broken(self, row: _Settings, state: int, age: int) -> _Settings:
+        health = self._health[state]
+        if not health and not self._ageing.errs:
             return row
         delay_s, phase_rad, amplitude = row.delay_s.copy(), row.phase_rad.copy(), row.amplitude.copy()
         for fault in health:
@@ -235,6 +287,33 @@ class BeamMemory:
                 amplitude[fault.chain] = 0.0
             elif fault.kind == "stuck_phase":
                 phase_rad[fault.chain, fault.element] = fault.value
+            elif fault.kind == "stuck_bit":
+                steps = 2**self.half.network.phase_bits / (2 * np.pi)
+                word, bit = round(phase_rad[fault.chain, fault.element] * steps), 1 << fault.bit
+                phase_rad[fault.chain, fault.element] = (word | bit if fault.value else word & ~bit) / steps
             elif fault.kind == "stuck_delay":
                 delay_s[fault.chain, fault.line] = fault.value
+        if self._ageing.errs or any(fault.kind == "drift" for fault in health):
+            more_rad, ratio = self._aged(state, age)
+            phase_rad, amplitude = phase_rad + more_rad, amplitude * ratio
         return _Settings(delay_s, phase_rad, amplitude)
+
+    def _aged(self, state: int, age: int) -> tuple[Float[Array, "chain element"], Float[Array, "chain element"]]:
+        """Errors of all elements in one stretch of time; the last few are kept, since every slot asks for them."""
+        if (state, age) not in self._ages:
+            assert self._noise is not None
+            shape, t_ns = self.half.network.wired.shape, age * self._ageing.update_ns
+            phase_rad, ratio = errors(self._ageing, self._noise, self.name, t_ns, shape)
+            for fault in self._health[state]:
+                if fault.kind == "drift":
+                    since_ns = self._since_when(fault, state)
+                    phase_rad = phase_rad + fault.value * wandered(self._noise, self.name, since_ns, t_ns, shape)
+            if len(self._ages) >= 16:
+                self._ages.pop(next(iter(self._ages)))
+            self._ages[state, age] = phase_rad, ratio
+        return self._ages[state, age]
+
+    def _since_when(self, fault: Fault, state: int) -> int:
+        while state > 1 and fault in self._health[state - 1]:
+            state -= 1
+        return self._health_since[state - 1]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_namespace
+from numba import njit
 
 from hal.array import cis, like
 from hal.check import Ge, Gt, In, finite, positive
 from hal.errors import Misuse
-from hal.record import Array, Bool, Float, Int, record
+from hal.record import Array, Bool, Complex, Float, Int, record
 
-__all__ = ["Network", "NetworkSpec", "quantise", "response"]
+__all__ = ["Network", "NetworkSpec", "check_coupling", "neighbour_coupling", "quantise", "response"]
 
 
 @record
@@ -28,6 +30,7 @@ class NetworkSpec:
     phase_bits: int  # 0: continuous
     amplitude_bits: int  # 0: continuous; settings 0 .. 1
     loss_db: float  # insertion loss of the whole network
+    coupling: Complex[Array, "element element"] | None = None  # what element n (row) radiates when each is fed; None: each itself
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Network:
     phase_bits: Annotated[int, Ge(0)] = 6  # 0: continuous
     amplitude_bits: Annotated[int, Ge(0)] = 0  # 0: continuous
     loss_db: Annotated[float, Ge(0)] = 0.0  # insertion loss of the whole network
+    coupling_db: float = float("-inf")  # of each element into its four neighbours (``neighbour_coupling``); -inf: none
+    coupling: Path | None = None  # file of a measured matrix instead (``hal.measured.load_coupling``)
 
     def build(self, columns: int, rows: int) -> NetworkSpec:
         """The wiring for a grid of ``columns x rows`` elements.
@@ -86,7 +91,18 @@ class Network:
             phase_bits=self.phase_bits,
             amplitude_bits=self.amplitude_bits,
             loss_db=self.loss_db,
+            coupling=self._coupling(columns, rows),
         )
+
+    def _coupling(self, columns: int, rows: int) -> Array | None:
+        if self.coupling is None:
+            return None if self.coupling_db == -np.inf else neighbour_coupling(columns, rows, self.coupling_db)
+        from hal.measured import load_coupling  # which knows front ends, which know networks
+
+        found = load_coupling(self.coupling)
+        if len(found) != columns * rows:
+            raise Misuse(f"coupling = {self.coupling}: is of {len(found)} elements, the array has {columns * rows}")
+        return found
 
     def _lines(self, columns: int, rows: int, wired: Array) -> tuple[Array, int]:
         if self.delay_lines is None:
@@ -110,6 +126,33 @@ class Network:
                     "use more, smaller sub-arrays"
                 )
         return line, int(line.max()) + 1
+
+
+def _response(spec: NetworkSpec, delay_s: Array, phase_rad: Array, amplitude: Array, frequency_hz: Array) -> Array:
+    """``response`` for NumPy, row by row without temporaries."""
+    share = spec.wired / np.sqrt(np.maximum(spec.wired.sum(axis=1, keepdims=True), 1)) * 10 ** (-spec.loss_db / 20)
+    batch, (chains, elements) = phase_rad.shape[:-2], spec.wired.shape
+    phasor = cis(phase_rad)
+    phasor *= amplitude * share
+    phasor = phasor.reshape(-1, chains, elements)
+    out = np.empty((len(phasor), frequency_hz.size, elements, chains), dtype=np.complex128)
+    if spec.lines:
+        delay_s = np.broadcast_to(delay_s, (*batch, chains, spec.lines)).reshape(-1, chains, spec.lines)
+        ramp = cis((-2 * np.pi * frequency_hz)[:, None, None] * delay_s[:, None])
+        _spread(phasor, ramp, np.asarray(spec.line, dtype=np.int64), out)
+    else:
+        out[:] = np.swapaxes(phasor, 1, 2)[:, None]
+    return out.reshape(*batch, *out.shape[1:])
+
+
+@njit(cache=True)
+def _spread(phasor: Any, ramp: Any, line: Any, out: Any) -> None:  # pragma: no cover - compiled
+    rows, frequencies, elements, chains = out.shape
+    for r in range(rows):
+        for f in range(frequencies):
+            for c in range(chains):
+                for n in range(elements):
+                    out[r, f, n, c] = ramp[r, f, c, line[n]] * phasor[r, c, n]
 
 
 def quantise(
@@ -154,14 +197,54 @@ def quantise(
     return delay_s, phase_rad, index / top, clipped + int(np.count_nonzero(index != wanted))
 
 
+def check_coupling(given: Any) -> Complex[Array, "element element"]:
+    """The coupling matrix, if an antenna could have it; Misuse where it is not square or finite, or gains power in some excitation."""
+    matrix: Array = np.asarray(finite("coupling", given), dtype=np.complex128)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise Misuse(f"coupling: has shape {matrix.shape}; must be a square matrix, one row an element")
+    most = float(np.linalg.norm(matrix, 2))
+    if not most <= 1.01:
+        raise Misuse(f"coupling: gains {20 * np.log10(most):.2f} dB in some excitation; an antenna does not, divide it by {most:.4g}")
+    return matrix
+
+
+def neighbour_coupling(columns: int, rows: int, coupling_db: float) -> Complex[Array, "element element"]:
+    """Lossless reciprocal coupling of each element of a grid with its nearest neighbours: ``exp(j kappa A)``.
+
+    ``A`` is 1 between neighbours along columns and rows, ``kappa = 10^(coupling_db / 20)`` the amplitude that goes over, to first order in
+    quadrature, as between coupled waveguides. Unitary and symmetric, so power is kept and both halves see the same. A model, not a measurement:
+    real coupling also depends on frequency and polarisation, and reflects.
+    """
+    if not coupling_db <= 0:
+        raise Misuse(f"coupling_db = {coupling_db!r}: must be <= 0, or -inf for none")
+    column, row = np.divmod(np.arange(columns * rows), rows)
+    apart = np.abs(column[:, None] - column) + np.abs(row[:, None] - row)
+    values, vectors = np.linalg.eigh((apart == 1).astype(np.float64))
+    out: Array = (vectors * np.exp(1j * 10 ** (coupling_db / 20) * values)) @ vectors.T
+    return out
+
+
 def response(spec: NetworkSpec, delay_s: Any, phase_rad: Any, amplitude: Any, frequency_hz: Any) -> Any:
     """What each chain does to each element: ``amplitude exp(j phase) exp(-j 2 pi f delay) 10^(-loss/20) / sqrt(elements of the chain)``.
 
     ``delay_s[... chain line]``, ``phase_rad[... chain element]``, ``amplitude[... chain element]`` as they are in force (``quantise``
     makes them so), ``frequency_hz[frequency]`` (Hz); the result is ``[... frequency element chain]``. Columns have unit norm when every
     element is on at amplitude 1 and nothing is lost. The namespace is that of ``phase_rad``, and torch differentiates through it.
-    Left out: phase error and loss that vary with setting or frequency, coupling between lines.
+    Coupling between elements multiplies it from the left (flat in frequency). Left out: phase error and loss that vary with setting or
+    frequency, coupling between lines.
     """
+    uncoupled = _uncoupled(spec, delay_s, phase_rad, amplitude, frequency_hz)
+    if spec.coupling is None:
+        return uncoupled
+    xp = array_namespace(uncoupled)
+    return xp.matmul(xp.asarray(np.array(spec.coupling), dtype=uncoupled.dtype, device=device(uncoupled)), uncoupled)
+
+
+def _uncoupled(spec: NetworkSpec, delay_s: Any, phase_rad: Any, amplitude: Any, frequency_hz: Any) -> Any:
+    if all(type(a) is np.ndarray and a.dtype == np.float64 for a in (delay_s, phase_rad, amplitude)):
+        frequency_hz = np.ascontiguousarray(frequency_hz, dtype=np.float64)
+        if np.max(np.abs(phase_rad), initial=0.0) < 1e6 and frequency_hz.ndim == 1:
+            return _response(spec, delay_s, phase_rad, amplitude, frequency_hz)
     xp = array_namespace(phase_rad)
     share = spec.wired / np.sqrt(np.maximum(spec.wired.sum(axis=1, keepdims=True), 1)) * 10 ** (-spec.loss_db / 20)
     phasor = cis(phase_rad)

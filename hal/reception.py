@@ -6,6 +6,7 @@ its order by the batch. So a result does not depend, in any bit, on which events
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from hal.frontend import SITE, Drive, Emission
 from hal.medium import Paths, beam_gains, narrowband, wideband
 from hal.record import Array, Bool, Complex, Int
 
-__all__ = ["add_noise", "compressed", "frames", "noise_root", "subcarriers"]
+__all__ = ["add_noise", "compressed", "frames", "from_ports", "noise_root", "ports", "subcarriers"]
 
 
 def frames(
@@ -201,6 +202,8 @@ def noise_root(
     shared = wired.astype(np.int64) @ wired.T.astype(np.int64)
     if not np.any(shared - np.diag(np.diag(shared))):
         return np.broadcast_to(np.eye(chains, dtype=np.complex128), (subcarriers_, chains, chains))
+    if subcarriers_ > 1 and response.strides[0] == 0:  # the same at every frequency
+        return np.broadcast_to(noise_root(wired, response[:1]), (subcarriers_, chains, chains))
     covariance = np.swapaxes(response, 1, 2) @ response.conj()
     each = np.arange(chains)
     covariance[:, each, each] = 1.0
@@ -217,47 +220,71 @@ def add_noise(
     noise_w: float,
 ) -> Complex[Array, "event chain sample"]:
     """``samples + sqrt(noise_w) root normals`` in the samples' precision; a root of one subcarrier serves all samples."""
-    out = np.array(samples)
-    _add_noise(
-        out, np.ascontiguousarray(root * np.sqrt(noise_w)), row, np.ascontiguousarray(normals, dtype=np.complex128)
-    )
+    out = np.array(samples, order="C")
+    normals = np.ascontiguousarray(normals, dtype=np.complex128)
+    parts = out.view(out.real.dtype), np.ascontiguousarray(root * np.sqrt(noise_w)), row, normals.view(np.float64)
+    _add_noise(*parts)
     return out
 
 
 @njit(cache=True)
 def _add_noise(out: Any, root: Any, row: Any, normals: Any) -> None:  # pragma: no cover - compiled
-    events, chains, count = out.shape
+    # complex numbers as interleaved reals, which vectorise where complex ones do not
+    events, chains, count = normals.shape[0], normals.shape[1], normals.shape[2] // 2
     flat = root.shape[1] == 1
-    line = np.empty(count, dtype=np.complex128)
+    line = np.empty(2 * count)
     for e in range(events):
         for c in range(chains):
             line[:] = 0
             for d in range(chains):
-                for q in range(count):
-                    line[q] += root[row[e], 0 if flat else q, c, d] * normals[e, d, q]
-            for q in range(count):
+                if flat:
+                    wr, wi = root[row[e], 0, c, d].real, root[row[e], 0, c, d].imag
+                    for q in range(count):
+                        line[2 * q] += wr * normals[e, d, 2 * q] - wi * normals[e, d, 2 * q + 1]
+                        line[2 * q + 1] += wr * normals[e, d, 2 * q + 1] + wi * normals[e, d, 2 * q]
+                else:
+                    for q in range(count):
+                        wr, wi = root[row[e], q, c, d].real, root[row[e], q, c, d].imag
+                        line[2 * q] += wr * normals[e, d, 2 * q] - wi * normals[e, d, 2 * q + 1]
+                        line[2 * q + 1] += wr * normals[e, d, 2 * q + 1] + wi * normals[e, d, 2 * q]
+            for q in range(2 * count):
                 out[e, c, q] += line[q]
 
 
-def compressed(drive: Drive, saturation_w: float) -> Drive:
-    """The drive behind each chain's amplifier (Rapp, smoothness 2, limit ``saturation_w`` of a chain).
+def compressed(drive: Drive, saturation_w: float, curve: Callable[[Array], Array] | None = None) -> Drive:
+    """The drive behind each chain's amplifier: Rapp, smoothness 2, limit ``saturation_w`` of a chain, or another ``curve`` of port signals.
 
     Frames: sample by sample, so what grows back outside the sampled band is folded into it; each chain becomes a stream of its own, no
     longer of unit mean power. Wide-band events: every chain's total power is compressed as a whole and no distortion is added.
     """
     limit = float(np.sqrt(saturation_w))
+
+    def amplified(port: Array) -> Array:
+        return rapp(port, limit) if curve is None else curve(port)
+
+    if drive.samples is not None:
+        return from_ports(drive, amplified(ports(drive)))
     digital = np.ascontiguousarray(drive.digital, dtype=np.complex128)
-    if drive.samples is None:
-        part = (digital.real**2 + digital.imag**2).sum(axis=-1) * drive.power_w.sum(axis=-1)[:, None]  # [event, chain]
-        amplitude = np.sqrt(part)
-        kept = np.where(
-            amplitude > 0, np.abs(rapp(amplitude + 0j, limit)) / np.where(amplitude > 0, amplitude, 1.0), 1.0
-        )
-        return replace(drive, digital=digital * kept[..., None])
+    part = (digital.real**2 + digital.imag**2).sum(axis=-1) * drive.power_w.sum(axis=-1)[:, None]  # [event, chain]
+    amplitude = np.sqrt(part)
+    out = amplified(amplitude[..., None] + 0j)[..., 0]
+    kept = np.where(amplitude > 0, out / np.where(amplitude > 0, amplitude, 1.0), 1.0)
+    return replace(drive, digital=digital * (kept.real if curve is None else kept)[..., None])
+
+
+def ports(drive: Drive) -> Complex[Array, "event chain sample"]:
+    """Frames as each transmit chain's port carries them (sqrt(W))."""
+    assert drive.samples is not None
+    digital = np.ascontiguousarray(drive.digital, dtype=np.complex128)
+    out: Array = _ports(np.ascontiguousarray(drive.samples, dtype=np.complex128), digital, np.sqrt(drive.power_w[:, 0]))
+    return out
+
+
+def from_ports(drive: Drive, port: Complex[Array, "event chain sample"]) -> Drive:
+    """The drive whose ports carry ``port`` (sqrt(W)): every chain a stream of its own, the power as it was."""
     root_w = np.sqrt(drive.power_w[:, 0])
-    port = rapp(_ports(np.ascontiguousarray(drive.samples, dtype=np.complex128), digital, root_w), limit)
     over = np.where(root_w > 0, 1 / np.where(root_w > 0, root_w, 1.0), 0.0)
-    events, chains, _ = digital.shape
+    events, chains, _ = port.shape
     alone = np.broadcast_to(np.eye(chains, dtype=np.complex128), (events, chains, chains))
     return replace(drive, digital=alone, samples=port * over[:, None, None])
 

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from hal import memory, wire
+from hal import calibration, memory, wire
 from hal.devices.sim import SimFrontend
 from hal.errors import Misuse
 from hal.frontend import Frontend
+from hal.outage import Patient
 from hal.record import Array, Complex, Int
 from twin import loop
 from twin.bus import Bus, NullBus, ZmqBus, flatten
@@ -124,10 +125,7 @@ def open_frontend(scenario: Scenario) -> Frontend:
 
 def changes(script: Fault) -> Iterator[tuple[int, str, memory.Fault]]:
     """What a scripted fault does to the machine's timeline: (time, "clear" or "inject", what), for each element it names."""
-    elements = script.elements if script.kind in ("dead_element", "stuck_phase") else (0,)
-    value = {"stuck_phase": script.phase_rad, "stuck_delay": script.delay_s}.get(script.kind, 0.0)
-    for element in elements:
-        fault = memory.Fault(kind=script.kind, half=script.half, element=element, chain=script.chain, line=script.line, value=value)
+    for fault in script.broken():
         yield script.at_ns, "inject", fault
         if script.until_ns is not None:
             yield script.until_ns, "clear", fault
@@ -184,9 +182,13 @@ class _Twin:
         self.hash = RunHash()
         self.kept: list[Kpi] | None = [] if keep else None
         self.run_id = f"{name}-{scenario.seed}-{time.time_ns():x}"
+        clock = scenario.clock
         about = {
             "title": scenario.title,
             "seed": scenario.seed,
+            "sites": list(scenario.sites),
+            "subframes": scenario.subframes,
+            "clock": {"mode": clock.mode, "factor": clock.factor},
             "users": dict(zip(map(str, self.user), self.user_names, strict=True)),
             "movers": {str(e): n for e, n in names.items()},
         }

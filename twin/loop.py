@@ -370,7 +370,10 @@ def serve(
     event, who = np.nonzero(plan.served[block][:, column])
     sink = plan.user[column][who]
     array = site.frontend.spec.transmit.array
-    gains = beam_gains(down, array, emission.response, numerology.subcarrier_hz, end="departure")
+    wanted = np.zeros((len(emission.response), len(down.sink)), dtype=np.bool_)
+    for row in range(len(wanted)):
+        wanted[row] = np.isin(down.sink, sink[emission.row[event] == row])
+    gains = beam_gains(down, array, emission.response, numerology.subcarrier_hz, end="departure", wanted=wanted)
     channel = wideband(
         down, gains, numerology.subcarrier_hz, emission.row[event], block[event], sink
     )  # [event, subcarrier, chain]

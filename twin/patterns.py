@@ -89,7 +89,7 @@ def beam(out: History, spec: FrontendSpec | None, frame: Numerology | None) -> S
     direction = direction_from(np.deg2rad(angle), np.deg2rad(elevation))
     drawing, _ = canvas(6.4)
     drawing.clear()
-    drawing.get_layout_engine().set(hspace=0.08)
+    drawing.get_layout_engine().set(h_pad=0.09)
     above, below = drawing.add_gridspec(2, 1)
     images(
         drawing,

@@ -9,6 +9,8 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
+from zlib import error as ZlibError  # noqa: N812 - it is a class
 
 import numpy as np
 
@@ -93,13 +95,13 @@ def dwell_arrays(out: History, scenario: Scenario | None) -> tuple[Mapping[str, 
     file = out.folder / "dwell.npz"
     if file.is_file():
         try:
-            with np.load(file, allow_pickle=False) as found:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
                 arrays = {name: found[name] for name in found.files}
             lacking = {"power_db", "range_m", "velocity_mps"} - arrays.keys()
             if not lacking:
                 return arrays, "the run's last subframe, dwell.npz", ""
             out.notices.append(f"dwell.npz lacks {', '.join(sorted(lacking))} and is not shown.")
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, KeyError, AttributeError, BadZipFile, ZlibError) as error:
             out.notices.append(f"dwell.npz cannot be read ({error}).")
     if out.echo is not None and scenario is not None:
         try:

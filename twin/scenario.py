@@ -27,6 +27,7 @@ from twin.channel import Channel
 from twin.document import Document, Problem, ScenarioError, parse, read, written
 from twin.engine import Pacing
 from twin.estimation import Estimator
+from twin.expect import Expectation
 from twin.fields import columns
 from twin.mobility import Mobility
 from twin.planning import Planner
@@ -175,6 +176,8 @@ class Site:
     isolation_db: Annotated[float, Gt(0)] = inf  # transmit to receive; inf: no leakage modelled
     timing: Timing = field(default_factory=Timing)
     device: Annotated[Any, Family("hal.devices")] = field(default_factory=partial(make, "hal.devices", "sim"))
+    calibration: Path | None = None  # of the device, as ``twin calibrate`` writes it; nothing: settings go as they are
+    patience_ns: Annotated[int, In("ms"), Ge(0)] = 1_000_000_000  # how long the loop goes on with a machine that does not answer
     control: Control = field(default_factory=Control)
 
 
@@ -209,22 +212,33 @@ class Recording:
 class Fault:
     """Something that breaks at a set time, so that a run shows what happens then."""
 
-    kind: Literal["dead_element", "stuck_phase", "stuck_delay", "chain_off", "lost_command"]
+    kind: memory.Kind  # docs/faults.md
     at_ns: Annotated[int, In("ms"), Ge(0)]
     until_ns: Annotated[int, In("ms"), Ge(0)] | None = None  # mended then; nothing: for good
     site: str | None = None  # nothing: the only one
     half: Literal["transmit", "receive"] = "transmit"
-    elements: tuple[Annotated[int, Ge(0)], ...] = (0,)  # of dead_element and stuck_phase
+    elements: tuple[Annotated[int, Ge(0)], ...] = (0,)  # of dead_element, stuck_phase and stuck_bit
     chain: Annotated[int, Ge(0)] = 0
     line: Annotated[int, Ge(0)] = 0  # of stuck_delay
     phase_rad: Annotated[float, In("deg")] = 0.0  # at which stuck_phase stays
     delay_s: Annotated[float, In("ps"), Ge(0)] = 0.0  # at which stuck_delay stays
+    bit: Annotated[int, Ge(0)] = 0  # of stuck_bit; 0 is the finest
+    stuck_at: Literal[0, 1] = 1  # what that bit reads for ever
+    drift_rad: Annotated[float, In("deg"), Ge(0)] = 1.0  # of drift: rms after a second
+    late_s: Annotated[float, In("ms"), Ge(0)] = 2e-3  # of late_command
 
     def broken(self) -> tuple[memory.Fault, ...]:
         """What the machine is told, one an element where elements break."""
-        value = {"stuck_phase": self.phase_rad, "stuck_delay": self.delay_s}.get(self.kind, 0.0)
-        elements = self.elements if self.kind in ("dead_element", "stuck_phase") else (0,)
-        return tuple(memory.Fault(self.kind, self.half, n, self.chain, self.line, value) for n in elements)
+        values = {
+            "stuck_phase": self.phase_rad,
+            "stuck_bit": float(self.stuck_at),
+            "stuck_delay": self.delay_s,
+            "drift": self.drift_rad,
+            "late_command": self.late_s,
+        }
+        value, bit = values.get(self.kind, 0.0), self.bit if self.kind == "stuck_bit" else 0
+        elements = self.elements if self.kind in ("dead_element", "stuck_phase", "stuck_bit") else (0,)
+        return tuple(memory.Fault(self.kind, self.half, n, self.chain, self.line, value, bit) for n in elements)
 
 
 @dataclass(frozen=True)
@@ -246,6 +260,7 @@ class Scenario:
     users: tuple[Mover, ...] = ()
     targets: tuple[Mover, ...] = ()
     faults: tuple[Fault, ...] = ()
+    expect: tuple[Expectation, ...] = ()  # what the run must hold to; a line that is broken makes it fail
     bus: Bus = field(default_factory=Bus)
     record: Recording = field(default_factory=Recording)
 

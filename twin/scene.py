@@ -115,9 +115,9 @@ class Scene:
             elif condition == "live" and self.condition in ("late", "gone"):
                 self.say("the twin is back", "good")
         self.condition = condition
-        for topic, count in lost.items():
-            if count > self.lost[topic]:
-                self.say(f"{count - self.lost[topic]} documents of {topic} lost on the way here", "bad")
+        new = {topic: count - self.lost[topic] for topic, count in lost.items() if count > self.lost[topic]}
+        if new:
+            self.say(f"{sum(new.values())} documents lost on the way here: {' '.join(sorted(new))}", "bad")
         self.lost, self.garbage = Counter(lost), garbage
 
     def take(self, message: Message, now_ns: int) -> bool:

@@ -66,7 +66,7 @@ def run(given: argparse.Namespace) -> int:
     if given.what not in (None, "scenarios", "kinds", *short):
         known = ["scenarios", "kinds", *short]
         raise Misuse(
-            f"list {given.what}: there is no such family; known, nearest first: {', '.join(nearest(given.what, known))}"
+            f"{given.what}: there is no such family; known, nearest first: {', '.join(nearest(given.what, known))}"
         )
     found = shelved(given.dir) if given.what in (None, "scenarios") else None
     wanted = (
@@ -146,7 +146,7 @@ def _read(file: Path) -> Shelved:
         about=_sentence(about),
         users=_count(scenario.users),
         targets=_count(scenario.targets),
-        seconds=scenario.duration_ns * 1e-9,
+        seconds=scenario.duration_ns / 1e9,
         sound=True,
     )
 
@@ -181,7 +181,7 @@ def _print(
 
     console = Console(highlight=False)
     for one in found or ():
-        counts = f"  {one.users} users, {one.targets} targets, {one.seconds:g} s" if one.sound else ""
+        counts = f"  {many(one.users, 'user')}, {many(one.targets, 'target')}, {one.seconds:g} s" if one.sound else ""
         console.print(Text.assemble((one.file, "bold"), (counts, "dim")), soft_wrap=True)
         about = Text(one.about) if one.sound else Text(f"does not load: {one.about}", "red")
         console.print(Padding(about, (0, 0, 0, 2)))
@@ -199,3 +199,8 @@ def _print(
             style = "red" if line.startswith("broken:") else ""
             shown.add_row(Text(f"  {kind}", style), Text(line.replace("``", ""), style))
         console.print(shown)
+
+
+def many(count: int, thing: str) -> str:
+    """So many of a thing."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import numpy as np
 
+from hal.ageing import Ageing
 from hal.chain import convert, thermal_noise_w
 from hal.check import Ge, Gt, In, finite, shaped
-from hal.errors import Misuse
+from hal.errors import Misuse, RemoteFault
 from hal.frontend import SITE, Beam, BeamReport, Drive, Emission, FrontendSpec, Incident, Listen, Reception
-from hal.memory import BeamMemory, Fault
-from hal.reception import add_noise, compressed, frames, noise_root, subcarriers
-from hal.record import Array, Complex, Float, Int
+from hal.impairments import Impairments, heard_share, received, sent
+from hal.memory import SILENT, BeamMemory, Fault
+from hal.reception import add_noise, frames, noise_root, subcarriers
+from hal.record import Array, Float, Int
+from hal.walk import Noise
 
 __all__ = ["Sim", "Noise", "SimFrontend"]  # noqa: RUF022 - the component comes first
-
-
-class Noise(Protocol):
-    """Chance, as the simulated receiver takes it."""
-
-    def __call__(self, label: str, t_ns: Int[Array, " event"], shape: tuple[int, ...]) -> Complex[Array, "event ..."]:
-        """Circular complex normals of unit variance, ``[event, *shape]``; an event's depend on the label and its time only."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +38,8 @@ class Sim:
     converter_full_scale_w: Annotated[float, In("dbm"), Gt(-300)] = float(
         "inf"
     )  # sine that just fills the converter; inf: never full
+    impairments: Impairments = field(default_factory=Impairments)  # what else its chains do to a signal
+    ageing: Ageing = field(default_factory=Ageing)  # errors of its elements, and how they drift
     drop_db: Annotated[float, Ge(0)] = (
         30.0  # a path that brings less than this below one sample's noise in a whole frame is left out
     )
@@ -72,8 +70,8 @@ class SimFrontend:
         self._sim = sim
         self._noise = noise
         self._memory = {
-            "transmit": BeamMemory("transmit", spec.transmit),
-            "receive": BeamMemory("receive", spec.receive),
+            "transmit": BeamMemory("transmit", spec.transmit, sim.ageing, noise),
+            "receive": BeamMemory("receive", spec.receive, sim.ageing, noise),
         }
         self._busy_ns = {"transmit": -(2**62), "receive": -(2**62)}  # until when a half's bus is loading
         self._roots: dict[tuple[int, bytes], Array] = {}
@@ -89,6 +87,7 @@ class SimFrontend:
         """
         self._open()
         memory, at_ns = self._half(beam.half), int(at_ns)
+        self._connected(np.array([at_ns]))
         taken, clipped = memory.check(beam)
         if clipped and self._sim.out_of_range == "refuse":
             raise Misuse(
@@ -96,10 +95,11 @@ class SimFrontend:
             )
         spec = self.spec
         settings = len(taken.slot) * int(memory.half.network.wired.sum())
-        start_ns = max(at_ns + spec.command_latency_ns, self._busy_ns[beam.half])
+        health = memory.health(at_ns)
+        late_ns = round(sum(fault.value for fault in health if fault.kind == "late_command") * 1e9)
+        start_ns = max(at_ns + late_ns + spec.command_latency_ns, self._busy_ns[beam.half])
         loaded_ns = start_ns + settings * spec.bus_ns_per_element
         effective_ns = loaded_ns + spec.settling_ns
-        health = memory.health(at_ns)
         if any(fault.kind == "lost_command" for fault in health):
             taken = memory.held(taken, effective_ns)
         else:
@@ -112,7 +112,7 @@ class SimFrontend:
             effective_ns=effective_ns,
             clipped=clipped,
             uncertainty_ns=0,
-            fault="; ".join(str(fault) for fault in health) if self._sim.self_test else "",
+            fault="; ".join(str(fault) for fault in health if fault.kind not in SILENT) if self._sim.self_test else "",
         )
 
     def emit(self, drive: Drive) -> Emission:
@@ -123,11 +123,12 @@ class SimFrontend:
         """
         self._open()
         self._check_drive(drive)
+        self._connected(np.asarray(drive.t_ns))
         memory = self._memory["transmit"]
         row, keys = memory.rows(np.asarray(drive.slot), np.asarray(drive.t_ns))
         response = memory.responses(keys, drive.frequency_hz)
-        if np.isfinite(self._sim.saturation_w):
-            drive = compressed(drive, self._sim.saturation_w)
+        if np.isfinite(self._sim.saturation_w) or self._sim.impairments.sends:
+            drive = sent(drive, self._sim.impairments, self._sim.saturation_w, self._noise)
         return Emission(source=np.full(len(row), SITE), drive=drive, row=row, response=response)
 
     def receive(self, incident: Incident, listen: Listen) -> Reception:
@@ -142,6 +143,7 @@ class SimFrontend:
         self._open()
         t_ns, slot = np.asarray(listen.t_ns), np.asarray(listen.slot)
         self._check_listen(incident, t_ns, slot)
+        self._connected(t_ns)
         noise_w = thermal_noise_w(listen.bandwidth_hz, self.spec.noise_figure_db)
         sim, first = self._sim, incident[0][0]
         framed = first.drive.samples is not None
@@ -163,11 +165,18 @@ class SimFrontend:
                 one = subcarriers(emission, paths, self.spec.receive.array, row, response)
             heard.append(one)
         total = sum(heard[1:], start=heard[0])
+        flaws = sim.impairments
+        if flaws.switching_ns and not framed:
+            total = total * np.sqrt(heard_share(flaws, 1 / listen.bandwidth_hz))
         roots = [self._root(key, first.drive.frequency_hz, one) for key, one in zip(keys, response, strict=True)]
         root = (
             np.stack(roots) if roots else np.empty((0, 1, *[len(self.spec.receive.network.wired)] * 2), np.complex128)
         )
         total = add_noise(total, root, row, self._normals(first, framed, t_ns, total.shape[1:]), noise_w)
+        if flaws.hears:
+            rate_hz = first.drive.sample_rate_hz if framed else None
+            own = bool(np.any(first.source == SITE))
+            total = received(total, flaws, self._noise, t_ns, rate_hz, 1 / listen.bandwidth_hz, own)
         overload = None
         if np.isfinite(sim.converter_full_scale_w):
             total, clipped = convert(total, sim.converter_bits, float(np.sqrt(sim.converter_full_scale_w)))
@@ -189,6 +198,12 @@ class SimFrontend:
     def _open(self) -> None:
         if self._closed:
             raise Misuse(f"{self.spec.name}: this front end is closed; open another")
+
+    def _connected(self, t_ns: Int[Array, " event"]) -> None:
+        cut = [memory.struck("connection_cut", t_ns) for memory in self._memory.values()]
+        if np.any(cut):
+            t = int(t_ns[np.argmax(np.any(cut, axis=0))])
+            raise RemoteFault(f"{self.spec.name}: the connection is cut at {t} ns; it keeps the beams it has")
 
     def _half(self, name: str) -> BeamMemory:
         if name not in self._memory:

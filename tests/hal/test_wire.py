@@ -329,7 +329,7 @@ def test_schema_names_field_dtype_and_axes() -> None:
     assert told["properties"]["level"]["anyOf"][1] == {"type": "null"}
     assert told["properties"]["name"]["default"] == "none"
     whole = schema(FrontendSpec)
-    assert sorted(whole["$defs"]) == ["AntennaArray", "HalfSpec", "NetworkSpec"]
+    assert sorted(whole["$defs"]) == ["AntennaArray", "ElementPattern", "HalfSpec", "NetworkSpec"]
     assert whole["properties"]["transmit"] == {"$ref": "#/$defs/HalfSpec"}
     assert schema(Reception)["properties"]["samples"]["axes"] == ["event", "chain", "sample"]
     assert schema(Incident)["items"]["prefixItems"][1] == {"$ref": "#/$defs/Paths"}

@@ -87,7 +87,8 @@ def test_the_page_has_every_figure_with_a_caption_and_reads_as_xml(smoke):
         assert "Look for" in figure.find("figcaption").text
     assert root.find(".//title").text == "smoke: report of a run"
     assert not root.findall(".//*[@class='missing']")
-    assert not root.findall(".//*[@class='notice']")
+    told = [p.text for p in root.findall(".//*[@class='notice']/p")]
+    assert told == [f"Warning: {text}." for text in smoke.run.summary["warnings"]]
 
 
 def test_nothing_is_fetched_and_nothing_runs(smoke):

@@ -360,10 +360,10 @@ def test_losses_are_noted_once_and_shown(said):
     scene = told(said)
     scene.turn("live", Counter({"bs0.kpi.": 3}), 0)
     scene.turn("live", Counter({"bs0.kpi.": 3}), 0)
-    scene.turn("live", Counter({"bs0.kpi.": 5}), 0)
+    scene.turn("live", Counter({"bs0.kpi.": 4, "truth.": 1}), 0)
     assert [note.text for note in scene.notes][-2:] == [
-        "3 documents of bs0.kpi. lost on the way here",
-        "2 documents of bs0.kpi. lost on the way here",
+        "3 documents lost on the way here: bs0.kpi.",
+        "2 documents lost on the way here: bs0.kpi. truth.",
     ]
     assert "lost here 5" in text(scene)
 

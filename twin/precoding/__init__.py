@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from hal.array import AntennaArray
 from hal.frontend import HalfSpec
 from hal.record import Array, Complex, Float, record
 
@@ -25,7 +26,9 @@ class Problem:
     target_gain: Complex[Array, "row target subcarrier"]  # two-way, between unit-gain antennas; 0 pads rows with fewer targets
     power_w: float
     noise_w: float  # of one subcarrier, at the user
-    previous: Design | None = None  # for warm starts
+    previous: Design | None = None  # for warm starts: the same rows, as last designed; a row of no power is a new one
+    receive: AntennaArray | None = None  # who hears the echoes; None: an array like the transmitting one
+    echo_noise_w: float | None = None  # of one subcarrier at one receive element; None: as at the user
 
 
 @record
@@ -36,6 +39,7 @@ class Design:
     phase_rad: Float[Array, "row chain element"]
     amplitude: Float[Array, "row chain element"]
     power_w: Float[Array, "row subcarrier"]  # sums to ``Problem.power_w``
+    steps: int = 0  # of search, over all warm starts so far: where the next one goes on
 
 
 class Precoder(Protocol):

@@ -94,9 +94,9 @@ def run(given: argparse.Namespace) -> int:
     target = None if given.file == "-" else Path(given.file)
     name = "scenario" if target is None else target.stem
     if target is not None and target.suffix not in (".yaml", ".yml"):
-        raise Misuse(f"new {target}: a scenario's name ends in .yaml, so that editors and `twin list` know it")
+        raise Misuse(f"{target}: a scenario's name ends in .yaml, so that editors and `twin list` know it")
     if target is not None and target.exists():
-        raise Misuse(f"new {target}: exists already, and nothing is overwritten; choose another name or remove it")
+        raise Misuse(f"{target}: exists already, and nothing is overwritten; choose another name or remove it")
     if given.source is not None:
         text = copied(_found(given.source), Path() if target is None else target.parent)
     else:
@@ -108,7 +108,7 @@ def run(given: argparse.Namespace) -> int:
         with target.open("x", encoding="utf-8") as stream:
             stream.write(text)
     except FileNotFoundError:
-        raise Misuse(f"new {target}: there is no folder {target.parent}; make it first") from None
+        raise Misuse(f"{target}: there is no folder {target.parent}; make it first") from None
     print(f"wrote {target}; next:  twin check {target}   then:  twin run {target}")
     return 0
 
@@ -146,8 +146,8 @@ def copied(source: Path, folder: Path) -> str:
         value: Any = document.value
         for step in place:
             value = value[step]
-        if isinstance(value, str) and place and place[-1] == "path":
-            target = (source.parent / value).resolve()
+        target = (source.parent / value).resolve() if isinstance(value, str) else None
+        if target is not None and place[-1] not in ("kind", "name", "title") and target.is_file():
             moved.append((line, column, value, os.path.relpath(target, folder.resolve())))
     for line, column, before, after in sorted(moved, reverse=True):
         row = lines[line - 1]
