@@ -21,6 +21,7 @@ from hal.walk import Noise
 from hal.wire import encode
 
 __all__ = [
+    "HALVES",
     "Calibrated",
     "Calibration",
     "Errors",
@@ -234,7 +235,7 @@ def residual(errors: Errors) -> Residual:
     return Residual(
         phase_rms_rad=float(np.sqrt(np.mean(phase**2))),
         gain_rms_db=float(np.std(level_db)),
-        array_gain_db=float(10 * np.log10(kept)),
+        array_gain_db=float(min(10 * np.log10(kept), 0.0)),
         noise_rad=float(np.sqrt(np.mean(noise))),
         dead=int(np.count_nonzero(~alive)),
     )

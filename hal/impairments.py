@@ -255,7 +255,7 @@ def received(
         out = (1 + g * np.exp(-1j * phase_rad)) / 2 * out + (1 - g * np.exp(1j * phase_rad)) / 2 * image
     if flaws.switching_ns and framed and not own:
         out = out.copy()
-        out[..., : int(np.ceil(flaws.switching_ns * 1e-9 / step_s))] = 0.0
+        out[..., : int(np.ceil(flaws.switching_ns * 1e-9 / step_s - 1e-6))] = 0.0
     if flaws.sampling_offset_ppm and framed:
         out = resampled(out, flaws.sampling_offset_ppm * 1e-6)
     return out.astype(samples.dtype)

@@ -364,13 +364,12 @@ def narrowband(
     passage = _passage(delay, doppler, roll_off, count, widest_hz / sample_rate_hz)
     ramp = cis(2 * np.pi * doppler[:, None] * np.arange(count)).astype(np.complex64)
     departure, weight = departure[:, used].astype(np.complex64), weight[:, used].astype(np.complex64)
-    for e in range(events):
-        lit_here = np.flatnonzero(lit[e, used])
-        if lit_here.size:
-            spectrum = fft(np.ascontiguousarray(samples[e], dtype=np.complex64), axis=-1)
-            lines = _shape(spectrum.view(np.float32), departure[e], passage.view(np.float32), lit_here)
-            wave = ifft(lines.view(np.complex64), axis=-1, overwrite_x=True)
-            _combine(wave.view(np.float32), ramp.view(np.float32), weight[e], lit_here, out[e].view(np.float32))
+    event, path = np.nonzero(lit[:, used])
+    if event.size:
+        spectrum = fft(np.asarray(samples, dtype=np.complex64), axis=-1)
+        lines = _shape(spectrum.view(np.float32), departure, passage.view(np.float32), event, path)
+        wave = ifft(lines.view(np.complex64), axis=-1, overwrite_x=True)
+        _combine(wave.view(np.float32), ramp.view(np.float32), weight, event, path, out.view(np.float32))
     return out
 
 
@@ -380,40 +379,49 @@ def _passage(
     """Folded spectrum ``sum_i A(f - i) A(f - i + nu) exp(-j 2 pi (f - i) delay)`` in units of the sample rate, one row a path."""
     f = np.fft.fftfreq(count)
     image = f - np.where(f < 0, -1.0, 1.0)  # the only other line within (1 + roll_off) / 2 of zero
+    other = np.flatnonzero(np.abs(image) <= (1 + roll_off) / 2 + widest)
     out: Array = cis(-2 * np.pi * f * delay[:, None])
-    other = np.abs(image) <= (1 + roll_off) / 2 + widest
-    passed = _root_cosine(f, roll_off) * _root_cosine(f + doppler[:, None], roll_off)
-    folded = _root_cosine(image[other], roll_off) * _root_cosine(image[other] + doppler[:, None], roll_off)
-    extra = folded * cis(-2 * np.pi * image[other] * delay[:, None])
-    out *= passed
+    extra: Array = cis(-2 * np.pi * image[other] * delay[:, None])
+    _weigh(out, f, doppler, roll_off)
+    _weigh(extra, image[other], doppler, roll_off)
     out[:, other] += extra
     return out.astype(np.complex64)
 
 
-def _root_cosine(f: Array, roll_off: float) -> Array:
-    """Spectrum of the square-root raised cosine, 1 in its flat part, at ``f`` in units of the symbol rate."""
-    over = np.abs(f) - (1 - roll_off) / 2
+@njit(cache=True, error_model="numpy")
+def _weigh(ramp: Any, f: Any, doppler: Any, roll_off: float) -> None:  # pragma: no cover - compiled
+    for p in range(doppler.size):
+        for k in range(f.size):
+            ramp[p, k] *= _root_cosine(f[k], roll_off) * _root_cosine(f[k] + doppler[p], roll_off)
+
+
+@njit(cache=True, error_model="numpy")
+def _root_cosine(f: float, roll_off: float) -> float:  # pragma: no cover - compiled
+    # spectrum of the square-root raised cosine, 1 in its flat part, at f in units of the symbol rate
+    over = abs(f) - (1 - roll_off) / 2
+    if over < 0:
+        return 1.0
     if roll_off == 0:
-        return np.where(over < 0, 1.0, np.where(over > 0, 0.0, np.sqrt(0.5)))
-    return np.cos(np.clip(over * (np.pi / (2 * roll_off)), 0.0, np.pi / 2))
+        return np.sqrt(0.5) if over == 0 else 0.0
+    return np.cos(min(over * (np.pi / (2 * roll_off)), np.pi / 2))
 
 
 @njit(cache=True)
-def _shape(spectrum: Any, departure: Any, passage: Any, path: Any) -> Any:  # pragma: no cover - compiled
-    # complex numbers as interleaved float32: spectrum [stream 2*sample], passage [path 2*sample]
-    count = spectrum.shape[1] // 2
+def _shape(spectrum: Any, departure: Any, passage: Any, event: Any, path: Any) -> Any:  # pragma: no cover - compiled
+    # complex numbers as interleaved float32: spectrum [event stream 2*sample], passage [path 2*sample]; a row for each (event, path)
+    count = spectrum.shape[2] // 2
     out = np.empty((path.size, 2 * count), dtype=np.float32)
     for i in range(path.size):
-        p = path[i]
-        wr, wi = departure[p, 0].real, departure[p, 0].imag
+        e, p = event[i], path[i]
+        wr, wi = departure[e, p, 0].real, departure[e, p, 0].imag
         for k in range(count):
-            out[i, 2 * k] = wr * spectrum[0, 2 * k] - wi * spectrum[0, 2 * k + 1]
-            out[i, 2 * k + 1] = wr * spectrum[0, 2 * k + 1] + wi * spectrum[0, 2 * k]
-        for s in range(1, spectrum.shape[0]):
-            wr, wi = departure[p, s].real, departure[p, s].imag
+            out[i, 2 * k] = wr * spectrum[e, 0, 2 * k] - wi * spectrum[e, 0, 2 * k + 1]
+            out[i, 2 * k + 1] = wr * spectrum[e, 0, 2 * k + 1] + wi * spectrum[e, 0, 2 * k]
+        for s in range(1, spectrum.shape[1]):
+            wr, wi = departure[e, p, s].real, departure[e, p, s].imag
             for k in range(count):
-                out[i, 2 * k] += wr * spectrum[s, 2 * k] - wi * spectrum[s, 2 * k + 1]
-                out[i, 2 * k + 1] += wr * spectrum[s, 2 * k + 1] + wi * spectrum[s, 2 * k]
+                out[i, 2 * k] += wr * spectrum[e, s, 2 * k] - wi * spectrum[e, s, 2 * k + 1]
+                out[i, 2 * k + 1] += wr * spectrum[e, s, 2 * k + 1] + wi * spectrum[e, s, 2 * k]
         for k in range(count):
             re = out[i, 2 * k] * passage[p, 2 * k] - out[i, 2 * k + 1] * passage[p, 2 * k + 1]
             out[i, 2 * k + 1] = out[i, 2 * k] * passage[p, 2 * k + 1] + out[i, 2 * k + 1] * passage[p, 2 * k]
@@ -422,17 +430,17 @@ def _shape(spectrum: Any, departure: Any, passage: Any, path: Any) -> Any:  # pr
 
 
 @njit(cache=True)
-def _combine(wave: Any, ramp: Any, weight: Any, path: Any, out: Any) -> None:  # pragma: no cover - compiled
-    # complex numbers as interleaved float32: [path 2*sample], out [chain 2*sample]
+def _combine(wave: Any, ramp: Any, weight: Any, event: Any, path: Any, out: Any) -> None:  # pragma: no cover - compiled
+    # complex numbers as interleaved float32: wave [(event, path) 2*sample], out [event chain 2*sample]
     count = wave.shape[1] // 2
     for i in range(path.size):
-        p = path[i]
+        e, p = event[i], path[i]
         for q in range(count):
             re = wave[i, 2 * q] * ramp[p, 2 * q] - wave[i, 2 * q + 1] * ramp[p, 2 * q + 1]
             wave[i, 2 * q + 1] = wave[i, 2 * q] * ramp[p, 2 * q + 1] + wave[i, 2 * q + 1] * ramp[p, 2 * q]
             wave[i, 2 * q] = re
-        for c in range(out.shape[0]):
-            wr, wi = weight[p, c].real, weight[p, c].imag
+        for c in range(out.shape[1]):
+            wr, wi = weight[e, p, c].real, weight[e, p, c].imag
             for q in range(count):
-                out[c, 2 * q] += wr * wave[i, 2 * q] - wi * wave[i, 2 * q + 1]
-                out[c, 2 * q + 1] += wr * wave[i, 2 * q + 1] + wi * wave[i, 2 * q]
+                out[e, c, 2 * q] += wr * wave[i, 2 * q] - wi * wave[i, 2 * q + 1]
+                out[e, c, 2 * q + 1] += wr * wave[i, 2 * q + 1] + wi * wave[i, 2 * q]

@@ -72,7 +72,7 @@ def frames(
     out = narrowband(paths, drive.samples, drive.sample_rate_hz, drive.roll_off, departure, arrival, block, start_s)
     if leakage and here.any():
         samples = np.ascontiguousarray(drive.samples, dtype=np.complex128)
-        _add_leakage(out, samples, digital, leakage * root_w)
+        _add_leakage(out.view(np.float32), samples.view(np.float64), digital, leakage * root_w)
     return out, float(np.max(left_w, initial=0.0))
 
 
@@ -130,16 +130,20 @@ def _weights(
 @njit(cache=True)
 def _add_leakage(out: Any, samples: Any, digital: Any, weight: Any) -> None:  # pragma: no cover - compiled
     # every transmit chain into every receive chain, in phase; no delay, so pulse and matched filter leave the samples as they are
-    events, chains, count = out.shape
+    events, chains, count = out.shape[0], out.shape[1], out.shape[2] // 2
+    line = np.empty(2 * count, dtype=np.float32)
     for e in range(events):
         for s in range(samples.shape[1]):
             port = 0j
             for c in range(digital.shape[1]):
                 port += digital[e, c, s]
-            port *= weight[e]
+            wr, wi = port.real * weight[e], port.imag * weight[e]
+            for q in range(count):
+                line[2 * q] = wr * samples[e, s, 2 * q] - wi * samples[e, s, 2 * q + 1]
+                line[2 * q + 1] = wr * samples[e, s, 2 * q + 1] + wi * samples[e, s, 2 * q]
             for c in range(chains):
-                for q in range(count):
-                    out[e, c, q] += np.complex64(port * samples[e, s, q])
+                for q in range(2 * count):
+                    out[e, c, q] += line[q]
 
 
 def subcarriers(
@@ -202,8 +206,6 @@ def noise_root(
     shared = wired.astype(np.int64) @ wired.T.astype(np.int64)
     if not np.any(shared - np.diag(np.diag(shared))):
         return np.broadcast_to(np.eye(chains, dtype=np.complex128), (subcarriers_, chains, chains))
-    if subcarriers_ > 1 and response.strides[0] == 0:  # the same at every frequency
-        return np.broadcast_to(noise_root(wired, response[:1]), (subcarriers_, chains, chains))
     covariance = np.swapaxes(response, 1, 2) @ response.conj()
     each = np.arange(chains)
     covariance[:, each, each] = 1.0

@@ -12,8 +12,11 @@ side is a ROUTER and answers with the same ``seq`` and with one of the kinds
 question); they give the asking side the offset between the two clocks. ``incarnation`` is a number the answering side draws
 when it starts; a question repeats it (0: any will do), so that no command reaches a machine other than the one it was
 meant for. Another major version is refused in words. Frames that are not a header are counted and answered by a ``fault``
-with seq -1. ``hello`` and ``ping`` are answered by the session itself. Heartbeats are ZMTP's own, so a peer that is busy
-is not taken for one that is dead.
+with seq -1. ``hello`` and ``ping`` are answered by the session itself. Heartbeats are the transport's own (ZMTP's, which the
+answering side's libzmq answers, or TCP's), so a peer that is busy is not taken for one that is dead.
+
+The asking side speaks ZMTP on a plain socket (``hal.zmtp``), or through libzmq where there are CURVE keys; the answering side
+is libzmq's. On the wire there is no difference.
 """
 
 from __future__ import annotations
@@ -36,12 +39,14 @@ from hal.check import positive
 from hal.errors import LateArrival, Misuse, RemoteFault
 from hal.record import record
 from hal.wire import LIMIT_BYTES, VERSION
+from hal.zmtp import Line
 
 __all__ = ["PROTOCOL", "Client", "Handler", "Header", "Keys", "Patience", "PeerClock", "Server"]
 
 PROTOCOL = "isac-twin"
 HEARTBEAT_MS = 500  # a peer silent for four of these is gone
 SLICE_MS = 10  # how often a wait looks whether the connection still stands
+REDIAL_S = 0.2  # how long a line that was lost between questions may take to stand again
 PEERS = 256  # a server remembers this many
 
 Handler = Callable[[str, bytes], bytes]
@@ -116,7 +121,6 @@ def _socket(context: zmq.Context[Any], kind: int, limit_bytes: int) -> zmq.Socke
     socket: zmq.Socket[bytes] = context.socket(kind)
     socket.linger = 0
     socket.set(zmq.MAXMSGSIZE, limit_bytes)
-    socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
     socket.set(zmq.HEARTBEAT_TIMEOUT, 4 * HEARTBEAT_MS)
     socket.set(zmq.HEARTBEAT_TTL, 4 * HEARTBEAT_MS)
     socket.set(zmq.IPV6, 0)
@@ -149,27 +153,13 @@ class Client:
         self._seq = 0
         self._answered = 0  # last seq that was answered
         self._greeted = False
-        self._connected = False
         self._answering = 0  # incarnation of the server that answered last
         self.incarnation = 0  # of the server; another number when it is started anew
-        self._news: int | None = None
         self._round_trips: deque[tuple[int, int]] = deque(maxlen=64)
-        self._context: zmq.Context[Any] = zmq.Context()
-        self._socket = _socket(self._context, zmq.DEALER, limit_bytes)
-        self._socket.set(
-            zmq.IMMEDIATE, 1
-        )  # nothing is kept for a peer that is not there: a stale command is worse than none
-        self._socket.set(zmq.RECONNECT_IVL, 20)
-        self._socket.set(zmq.RECONNECT_IVL_MAX, 500)
-        self._monitor = self._socket.get_monitor_socket()
         self._closed = False
+        direct = keys is None and endpoint.startswith(("tcp://", "ipc://"))
+        self._line: Line | _Libzmq = Line(endpoint, limit_bytes) if direct else _Libzmq(endpoint, limit_bytes, keys)
         try:
-            if keys is not None:
-                if keys.server is None:
-                    raise Misuse("keys.server = None: a client needs the public key of the server it means to talk to")
-                self._socket.curve_publickey, self._socket.curve_secretkey = keys.public, keys.secret
-                self._socket.curve_serverkey = keys.server
-            _attach(self._socket.connect, endpoint)
             self._greet()
         except BaseException:
             self.close()
@@ -192,10 +182,10 @@ class Client:
         """Ask and wait for the answer, no longer than ``patience.give_up_s``."""
         if self._closed:
             raise Misuse(f"{self}: this session is closed; open another")
-        self._look()
-        if self._greeted and not self._connected:
+        if self._look() or (self._greeted and not self._line.connected):
             self._greeted = False
-            raise RemoteFault(f"{self}: the connection was closed since the last question; the next one tries again")
+            if not self._line.settle(REDIAL_S):  # what only gave up a silent line is there at once
+                raise RemoteFault(f"{self}: the connection was closed since the last question; the next one tries again")
         if not self._greeted:
             self._greet()
         return self._ask(kind, payload)
@@ -209,10 +199,7 @@ class Client:
         """Drop the connection at once; a second call does nothing."""
         if not self._closed:
             self._closed = True
-            self._socket.disable_monitor()
-            self._monitor.close(linger=0)
-            self._socket.close(linger=0)
-            self._context.term()
+            self._line.close()
 
     def _greet(self) -> None:
         before, self.incarnation = self.incarnation, 0
@@ -235,21 +222,19 @@ class Client:
         give_up_ns = asked_ns + self.patience.give_up_s * 1e9
         sent = False
         while True:
-            if not sent:
-                try:
-                    self._socket.send_multipart(frames, zmq.NOBLOCK)
-                    sent = True
-                except zmq.Again:
-                    pass
+            sent = sent or self._line.send(frames)
             until_ms = (min(warn_ns, give_up_ns) - self._clock()) / 1e6
-            ready = self._socket.poll(
-                max(0, min(SLICE_MS, math.ceil(until_ms))), zmq.POLLIN if sent else zmq.POLLIN | zmq.POLLOUT
-            )
-            if ready & zmq.POLLIN:
-                answer = self._take(self._seq, asked_ns)
+            try:
+                parts = self._line.receive(max(0, math.ceil(until_ms)))
+                lost = parts is None and self._line.look() and (sent or kind != "hello")
+            except RemoteFault as fault:
+                self._greeted = False
+                raise RemoteFault(f"{self}: {fault}") from None
+            if parts is not None:
+                answer = self._take(parts, self._seq, asked_ns)
                 if answer is not None:
                     return answer
-            elif not ready and self._look() and (sent or kind != "hello") and not self._socket.poll(0):
+            elif lost:
                 self._greeted = False
                 raise RemoteFault(f"{self}: the connection was closed before {kind!r} seq {self._seq} was answered")
             now_ns = self._clock()
@@ -263,13 +248,14 @@ class Client:
                 _log.warning(self._blocked(kind, now_ns - asked_ns))
 
     def _blocked(self, kind: str, waited_ns: float) -> str:
-        news = "" if self._news is None else f"; {_NEWS[self._news]}"
+        news = "" if self._line.news is None else f"; {self._line.news}"
+        if self.counts["garbage"]:
+            news += f"; {self.counts['garbage']} messages came that have no header this side can read"
         last = f"its last answer was to seq {self._answered}" if self._answered else "it has not answered before"
         return f"{self}: no answer to {kind!r} seq {self._seq} after {waited_ns * 1e-9:.3g} s; {last}{news}"
 
-    def _take(self, seq: int, asked_ns: int) -> bytes | None:
-        """Read one message; return the payload if it answers ``seq``, None if it is to be ignored."""
-        parts = self._socket.recv_multipart()
+    def _take(self, parts: list[bytes], seq: int, asked_ns: int) -> bytes | None:
+        """The payload of a message if it answers ``seq``, None if it is to be ignored."""
         now_ns = self._clock()
         try:
             head, payload = parts
@@ -303,19 +289,75 @@ class Client:
         raise RemoteFault(f"{self}: {text}")
 
     def _look(self) -> bool:
+        try:
+            return self._line.look()
+        except RemoteFault as fault:
+            self._greeted = False
+            raise RemoteFault(f"{self}: {fault}") from None
+
+
+class _Libzmq:
+    """The line through libzmq, which knows CURVE; the same verbs as ``hal.zmtp.Line``."""
+
+    def __init__(self, endpoint: str, limit_bytes: int, keys: Keys | None) -> None:
+        self.connected = False
+        self.news: str | None = None
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._socket = _socket(self._context, zmq.DEALER, limit_bytes)
+        self._socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        # nothing is kept for a peer that is not there: a stale command is worse than none
+        self._socket.set(zmq.IMMEDIATE, 1)
+        self._socket.set(zmq.RECONNECT_IVL, 20)
+        self._socket.set(zmq.RECONNECT_IVL_MAX, 500)
+        self._monitor = self._socket.get_monitor_socket()
+        self._sent = False
+        try:
+            if keys is not None:
+                if keys.server is None:
+                    raise Misuse("keys.server = None: a client needs the public key of the server it means to talk to")
+                self._socket.curve_publickey, self._socket.curve_secretkey = keys.public, keys.secret
+                self._socket.curve_serverkey = keys.server
+            _attach(self._socket.connect, endpoint)
+        except BaseException:
+            self.close()
+            raise
+
+    def send(self, frames: list[bytes]) -> bool:
+        try:
+            self._socket.send_multipart(frames, zmq.NOBLOCK)
+            self._sent = True
+        except zmq.Again:
+            self._sent = False
+        return self._sent
+
+    def receive(self, wait_ms: float) -> list[bytes] | None:
+        flags = zmq.POLLIN if self._sent else zmq.POLLIN | zmq.POLLOUT
+        ready = self._socket.poll(min(SLICE_MS, wait_ms), flags)
+        return self._socket.recv_multipart() if ready & zmq.POLLIN else None
+
+    def settle(self, wait_s: float) -> bool:
+        return self.connected
+
+    def look(self) -> bool:
         """Read what became of the connection; return whether it was lost, raise where it will never be."""
         lost = False
         while int(self._monitor.get(zmq.EVENTS)) & zmq.POLLIN:
             event = int(parse_monitor_message(self._monitor.recv_multipart())["event"])
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._news, self._connected = None, True
+                self.news, self.connected = None, True
             elif event in _NEWS:
-                self._news = event
+                self.news = _NEWS[event]
             if event == zmq.EVENT_DISCONNECTED:
-                lost, self._connected = True, False
+                lost, self.connected = True, False
             if event in _REFUSED:
-                raise RemoteFault(f"{self}: {_NEWS[event]}")
-        return lost
+                raise RemoteFault(_NEWS[event])
+        return lost and not self._socket.poll(0)
+
+    def close(self) -> None:
+        self._socket.disable_monitor()
+        self._monitor.close(linger=0)
+        self._socket.close(linger=0)
+        self._context.term()
 
 
 class Server:

@@ -116,8 +116,12 @@ def open_frontend(scenario: Scenario) -> Frontend:
         drawn = draws.complex_normal(f"{name}.{label}", np.arange(len(t_ns)) * 0, t_ns, int(np.prod(shape)))
         return drawn.reshape(len(t_ns), *shape)
 
-    frontend: Frontend = scenario.sites[name].device.open(frontend_spec(scenario, name), noise)
-    if isinstance(frontend, SimFrontend):  # a machine elsewhere breaks where it is: its own scenario scripts that
+    site = scenario.sites[name]
+    frontend: Frontend = site.device.open(frontend_spec(scenario, name), noise)
+    simulated = isinstance(frontend, SimFrontend)
+    if site.calibration is not None:
+        frontend = calibration.Calibrated(frontend, calibration.load(site.calibration, frontend.spec))
+    if simulated:  # a machine elsewhere breaks where it is: its own scenario scripts that
         for at_ns, verb, fault in sorted((c for script in scenario.faults for c in changes(script)), key=lambda change: change[:2]):
             getattr(frontend, verb)(fault, at_ns)
     return frontend
@@ -166,7 +170,7 @@ class _Twin:
         self.user = np.array([e for e in self.entity if names[int(e)].partition("/")[0] in user_names], dtype=np.int64)
         self.entity_names, self.user_names = (tuple(names[int(e)] for e in ids) for ids in (self.entity, self.user))
         self.engine = Engine(scenario.clock)
-        frontend = open_frontend(scenario)
+        frontend: Frontend = Patient(open_frontend(scenario), scenario.sites[self.site_name].patience_ns)
         self.stack.callback(frontend.close)
         parts = Parts(
             detector=scenario.sensing.detector,

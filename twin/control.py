@@ -13,6 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
+from hal.array import LIGHT_MPS, direction_to, element_amplitude
+from hal.chain import thermal_noise_w
 from hal.frontend import FrontendSpec
 from hal.network import response
 from hal.record import Array, Complex, Float, Int
@@ -32,11 +34,14 @@ from twin.records import (
     EchoObservation,
     Numerology,
     PilotObservation,
+    Tracks,
 )
 from twin.sensing import Detector
 from twin.tracking import Tracker
 
 __all__ = ["Chain", "Controller", "Parts"]
+
+MOST_TARGETS = 4  # that a data row is asked to light beside its user
 
 
 class Controller(Protocol):
@@ -91,6 +96,7 @@ class Chain:
         self._before_pilots = self.belief
         self._bindings = self._bindings_before = nobody_bound()
         self._power_w: dict[int, Float[Array, " subcarrier"]] = {}  # of each transmit slot, as last designed
+        self._designs: dict[int, tuple[int, Design, int]] = {}  # of each data slot: its user, the last design and the row of it
 
     def first(self) -> Command:
         """A plan from nothing known, and every beam it may need."""
@@ -114,7 +120,7 @@ class Chain:
             next_ns = echo.t_ns + self.numerology.subframe_ns
             data = parts.planner.data_requests(plan, self.belief, self.spec, (now_ns + next_ns) // 2)
             dwells = parts.planner.dwell_requests(plan, self.belief, self.spec, next_ns)
-            beams = self._beams(join(data, dwells))
+            beams = self._beams(join(data, dwells), data_rows=len(data.transmit_slot))
         self._before_pilots, self._bindings_before = self.belief, self._bindings
         return Command(plan=plan, beams=beams)
 
@@ -140,9 +146,9 @@ class Chain:
         )
         return Command(baseband=baseband)
 
-    def _beams(self, wanted: Requests) -> BeamsCommand:
-        """Machine settings for rows of both halves' beam memory."""
-        design = self._designed(wanted.transmit_direction, wanted.transmit_user)
+    def _beams(self, wanted: Requests, data_rows: int = 0) -> BeamsCommand:
+        """Machine settings for rows of both halves' beam memory; the first ``data_rows`` carry data and may light targets too."""
+        design = self._designed(wanted, data_rows)
         self._power_w.update(zip(wanted.transmit_slot.tolist(), design.power_w, strict=True))
         heard = steer(self.spec.receive, wanted.receive_direction, self.spec.carrier_hz)
         return BeamsCommand(
@@ -156,25 +162,46 @@ class Chain:
             receive_amplitude=heard.amplitude,
         )
 
-    def _designed(self, direction: Float[Array, "row 3"], user: Int[Array, " row"]) -> Design:
-        """What the precoder makes of rows with these believed directions; targets are all confirmed tracks that are not the row's user."""
-        channel, subcarriers = self.belief.channel, len(self.numerology.subcarrier_hz)
+    def _designed(self, wanted: Requests, data_rows: int) -> Design:
+        """What the precoder makes of rows with these believed directions; a data row's targets are confirmed tracks that are not its user."""
+        channel, subcarriers, spec = self.belief.channel, len(self.numerology.subcarrier_hz), self.spec
+        direction, user, slots = wanted.transmit_direction, wanted.transmit_user, wanted.transmit_slot.tolist()
         gain = np.zeros((len(direction), subcarriers), dtype=np.complex128)
         known = np.flatnonzero(np.isin(user, channel.user))
         if known.size:
             gain[known] = channel.gain[np.searchsorted(channel.user, user[known])]
-        return self.parts.precoder.design(
+        lit = to_light(self.belief.tracks, direction, user, data_rows, spec, self.numerology)
+        noise_w = thermal_noise_w(self.numerology.subcarrier_spacing_hz, spec.noise_figure_db)
+        design = self.parts.precoder.design(
             Problem(
-                half=self.spec.transmit,
+                half=spec.transmit,
                 frequency_hz=self.numerology.subcarrier_hz,
                 user_direction=direction,
                 user_gain=gain,
-                target_direction=np.zeros((len(direction), 0, 3)),
-                target_gain=np.zeros((len(direction), 0, subcarriers), dtype=np.complex128),
-                power_w=self.spec.transmit_power_w,
+                target_direction=lit[0],
+                target_gain=np.broadcast_to(lit[1][..., None], (*lit[1].shape, subcarriers)).astype(np.complex128),
+                power_w=spec.transmit_power_w,
                 noise_w=self.numerology.user_noise_w,
+                previous=self._previous(slots[:data_rows], user, len(direction)),
+                receive=spec.receive.array,
+                echo_noise_w=noise_w,
             )
         )
+        self._designs.update((slot, (int(user[row]), design, row)) for row, slot in enumerate(slots[:data_rows]))
+        return design
+
+    def _previous(self, slots: list[int], user: Int[Array, " row"], rows: int) -> Design | None:
+        """The data rows as last designed for the same users, in today's order; rows without a past have no power."""
+        past = {row: self._designs[slot][1:] for row, slot in enumerate(slots) if slot in self._designs and self._designs[slot][0] == user[row]}
+        if not past:
+            return None
+        names = ("delay_s", "phase_rad", "amplitude", "power_w")
+        one = next(iter(past.values()))[0]
+        whole = {name: np.zeros((rows, *getattr(one, name).shape[1:])) for name in names}
+        for row, (design, at) in past.items():
+            for name in names:
+                whole[name][row] = getattr(design, name)[at]
+        return Design(**whole, steps=max(design.steps for design, _ in past.values()))
 
     def _baseband(self, pilots: PilotObservation) -> BasebandCommand:
         """Power over subcarriers of every slot in use, the same at each update: one stream leaves the rest to the analog beam."""
@@ -214,6 +241,32 @@ def one_stream(spec: FrontendSpec) -> Complex[Array, "chain 1"]:
     weights = np.zeros((len(wired), 1), dtype=np.complex128)
     weights[: 1 if shared else len(wired)] = 1.0 if shared else len(wired) ** -0.5
     return weights
+
+
+def to_light(
+    tracks: Tracks, direction: Float[Array, "row 3"], user: Int[Array, " row"], data_rows: int, spec: FrontendSpec, numerology: Numerology
+) -> tuple[Float[Array, "row target 3"], Float[Array, "row target"]]:
+    """Directions and two-way amplitudes (between unit-gain antennas) of what data rows may light: zero where a row has fewer.
+
+    Confirmed tracks ahead of the array, the row's own user left out, the four nearest in direction. The amplitude is the one the track's mean echo strength
+    stands for; where that is not kept, a square metre's at the track's range.
+    """
+    seen = np.flatnonzero(tracks.confirmed)
+    away, range_m = direction_to(spec.transmit.array, tracks.state[seen, :3])
+    if tracks.strength_db is None:
+        size = LIGHT_MPS / spec.carrier_hz / ((4 * np.pi) ** 1.5 * range_m**2)
+    else:
+        samples = numerology.delay_bins * numerology.doppler_bins * numerology.frames_per_dwell
+        noise_w = thermal_noise_w(numerology.sample_rate_hz, spec.noise_figure_db)
+        pattern = element_amplitude(spec.transmit.array, away) * element_amplitude(spec.receive.array, away)
+        size = np.sqrt(10 ** (tracks.strength_db[seen] / 10) * noise_w / (spec.transmit_power_w * samples)) / np.maximum(pattern, 1e-6)
+    most = min(MOST_TARGETS, len(seen)) if data_rows else 0
+    found, gain = np.tile([1.0, 0.0, 0.0], (len(direction), most, 1)), np.zeros((len(direction), most))
+    for row in range(data_rows if most else 0):
+        able = np.flatnonzero((away[:, 0] > 0) & ((tracks.user[seen] != user[row]) | (user[row] < 0)))
+        nearest = able[np.argsort(-(away[able] @ direction[row]), kind="stable")[:most]]
+        found[row, : len(nearest)], gain[row, : len(nearest)] = away[nearest], size[nearest]
+    return found, gain
 
 
 def no_detections() -> Detections:

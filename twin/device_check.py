@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,7 +29,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--fresh", action="store_true", help="the machine was just started: slots must be dark")
     parser.add_argument("--latency-ms", type=float, default=100.0, help="limit of set_beam's 99th percentile (default %(default)s)")
     parser.add_argument("--timeout-s", type=float, default=10.0, help="limit of one question (default %(default)s)")
-    parser.add_argument("--start-ns", type=int, default=10**9, help="time of the first command; later than any the machine has heard")
+    parser.add_argument("--start-ns", type=int, help="time of the first command, later than any the machine has heard (default: this computer's uptime)")
     parser.add_argument("--json", action="store_true", help="print the verdicts as JSON, and nothing else")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write them as JUnit XML as well")
 
@@ -50,7 +51,7 @@ def run(given: Namespace) -> int:
             endpoint,
             only=only,
             latency_limit_s=given.latency_ms * 1e-3,
-            start_ns=given.start_ns,
+            start_ns=time.monotonic_ns() if given.start_ns is None else given.start_ns,
             fresh=given.fresh or endpoint is None,
             closing=True,
             told=None if given.json or not sys.stderr.isatty() else _progress,

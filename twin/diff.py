@@ -220,25 +220,31 @@ def drawn(found: Mapping[str, Any]) -> Sheet:
         above.legend(loc="lower right", ncols=2)
     above.set(title="rate of all users, Gbit/s", xlabel="subframe", ylim=(0, None))
     above.grid(**GRID)
-    for y, (_, f) in enumerate(some):
-        scale = 100 / max(abs(f["a"]), abs(f["b"]), 1e-300)
+    for y, (name, f) in enumerate(some):
         colour, marker = {"higher": (COLOURS[0], ">"), "lower": (COLOURS[5], "<")}.get(f["verdict"], (GREY, "o"))
-        below.plot([f["low"] * scale, f["high"] * scale], [y, y], color=colour, linewidth=1.4)
-        below.plot(f["difference"] * scale, y, marker=marker, color=colour, markersize=5)
+        below.plot([per_cent(name, f, f["low"]), per_cent(name, f, f["high"])], [y, y], color=colour, linewidth=1.4)
+        below.plot(per_cent(name, f, f["difference"]), y, marker=marker, color=colour, markersize=5)
     below.axvline(0, color=BLACK, linewidth=0.8)
     below.set_xscale("symlog", linthresh=1.0)
     below.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     below.set_yticks(range(len(some)), [name for name, _ in some])
-    below.set(xlabel="b − a, per cent of the larger of both means", ylim=(-0.7, max(len(some), 1) - 0.3))
+    below.set(xlabel="b − a, per cent", ylim=(-0.7, max(len(some), 1) - 0.3))
     below.grid(axis="x", **GRID)
     more = f" {len(judged) - len(some)} more are in the table only." if len(judged) > len(some) else ""
     return Sheet(
         *head,
-        "Above: the rate of both runs. Below: the mean difference of each key figure, paired subframe by subframe, with intervals that all hold together "
-        "with 95 % (the axis is linear within one per cent and logarithmic beyond). Grey circles: the interval holds 0, so no difference is shown; "
-        f"triangles point to where b lies.{more}",
+        "Above: the rate of both runs. Below: the mean difference of each key figure, paired subframe by subframe, with intervals that all hold "
+        "together with 95 %, in per cent of the larger of both means (of decibels: of the power); linear within one per cent, logarithmic "
+        f"beyond. Grey circles: the interval holds 0, so no difference is shown; triangles point to where b lies.{more}",
         drawing,
     )
+
+
+def per_cent(name: str, figure: Mapping[str, Any], change: float) -> float:
+    """A difference in per cent: of the larger mean, or, where it is one of decibels, of the power."""
+    if ", dB" in name:
+        return 100.0 * float(np.expm1(change * np.log(10) / 10))
+    return float(100 * change / max(abs(figure["a"]), abs(figure["b"]), 1e-300))
 
 
 if __name__ == "__main__":

@@ -161,7 +161,8 @@ class _Below:
     """How long in a row something has been out of bounds."""
 
     def __init__(self, longer_than_ns: int) -> None:
-        self.longer_than_ns, self.since: Any = longer_than_ns, None
+        self.longer_than_ns = longer_than_ns
+        self.since: int | None = None
 
     def add(self, bad: bool, t_ns: int, period_ns: int) -> bool:
         if not bad:
@@ -173,7 +174,8 @@ class _Below:
 
 class _RateWatch:
     def __init__(self, wanted: Rate, scenario: Any, names: tuple[str, ...], spec: FrontendSpec | None) -> None:
-        self.wanted, self.names, self.spells = wanted, names, {}  # type: ignore[var-annotated]
+        self.wanted, self.names = wanted, names
+        self.spells: dict[int, _Below] = {}
 
     def add(self, subframe: Any, period_ns: int) -> tuple[int, float, str] | None:
         kpi: Kpi = subframe.kpi
@@ -185,7 +187,8 @@ class _RateWatch:
                 continue
             spell = self.spells.setdefault(i, _Below(self.wanted.longer_than_ns))
             if spell.add(rate < self.wanted.at_least_bps, kpi.t_ns, period_ns):  # absent is NaN, and not below
-                return kpi.t_ns, rate, f"{name} has {rate * 1e-9:.4g} Gbps, since {spell.since * 1e-9:.4f} s below {self.wanted.at_least_bps * 1e-9:.4g}"
+                since_s = (spell.since or 0) * 1e-9
+                return kpi.t_ns, rate, f"{name} has {rate * 1e-9:.4g} Gbps, since {since_s:.4f} s below {self.wanted.at_least_bps * 1e-9:.4g}"
         return None
 
     def finish(self) -> tuple[int, float, str] | None:

@@ -41,11 +41,11 @@ def rate(out: History, subframe_s: float) -> Sheet:
         for event in out.events:
             if event.kind == "outage" and event.what.startswith(f"{name}:"):
                 span = (event.t_ns * 1e-9, event.until_ns * 1e-9 + subframe_s)
-                axes.axvspan(*span, ymax=0.1, color=ALARM, hatch="////", linewidth=0)
+                axes.axvspan(*span, ymax=0.1, facecolor="none", edgecolor=ALARM, hatch="//////", linewidth=0)
     whole = grid[-1, 0]
     whole.plot(t, np.nansum(mean[:, users:], axis=1), **BELIEVED)
     whole.plot(t, np.nansum(mean[:, :users], axis=1), color=BLACK, linewidth=1.2)
-    whole.set_title(f"all {users} users together", pad=2)
+    whole.set_title("all users together", pad=2)
     whole.set_ylim(0, None)
     whole.set_xlabel("simulated time, s")
     for axes in grid[:, 0]:
@@ -134,7 +134,8 @@ def plan(out: History, subframe_s: float) -> Sheet:
     dot: dict[str, Any] = {"linestyle": "none", "marker": "o", "color": "white", "markeredgecolor": BLACK}
     tail.plot(*pilots.T, **dot, markeredgewidth=0.5, markersize=2.5)
     tail.set(ylabel="block of the subframe", xlabel=f"subframe ({subframe_s * 1e3:g} ms each)")
-    tail.xaxis.get_major_locator().set_params(integer=True)
+    for axis in (tail.xaxis, tail.yaxis):
+        axis.get_major_locator().set_params(integer=True)
     tail.set_title(f"the last {len(out.plans)} subframes")
     course = out.share.coarser(STRIPES)
     share, t = 100 * np.nan_to_num(course.mean), course.k * subframe_s

@@ -93,6 +93,7 @@ class BeamSeen(NamedTuple):
     setpoint: Beam
     readback: Beam | None
     direction: Float[Array, " 3"]  # array frame, as believed
+    rank: tuple[bool, float]  # bound to a confirmed track; |uy|
 
 
 @dataclass
@@ -209,6 +210,7 @@ def history(run_dir: str | Path) -> History:
         out.notices.append(f"{wrong} Headline numbers are computed from the recording, up to its last whole subframe.")
     elif out.summary.get("run", {}).get("interrupted"):
         out.notices.append("The run was interrupted: everything below covers only what ran.")
+    out.notices += [f"Warning: {text}." for text in out.summary.get("warnings", [])]
     recording = next(
         (folder / n for n in ("recording.mcap", "recording.recovered.mcap") if (folder / n).is_file()), None
     )
@@ -237,7 +239,7 @@ def _cuts(notices: list[str]) -> Iterator[None]:
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            text = " ".join(
+            text = ": ".join(
                 Path(str(a)).name if isinstance(a, Path) else str(a) for a in (record.args or ()) if a is not None
             )
             notices.append(f"The recording is not complete: {text}. Figures end where it ends.")
@@ -344,22 +346,23 @@ def _sighting(out: History, truth: Any, belief: Any, kpi: Any) -> Sighting:
 
 
 def _beam(out: History, t_ns: int, report: Any) -> None:
-    """Keep the row whose user is believed farthest from boresight: there squint is largest."""
+    """Keep the row that points farthest to the side, where squint is largest; rows of users bound to a track come before others."""
     now = out.story.now
     out.story.fault(t_ns, report.fault)
     if now.plan is None or now.belief is None:
         return
-    channel, plan = now.belief.channel, now.plan
+    channel, plan, bound = now.belief.channel, now.plan, now.belief.tracks.user[now.belief.tracks.confirmed].tolist()
     for i, user in enumerate(plan.user.tolist()):
         row = np.flatnonzero(np.isin(report.setpoint.slot, plan.slot[plan.served[:, i] & (plan.slot >= 0)]))
         known = np.flatnonzero(channel.user == user)
         if not row.size or not known.size:
             continue
         direction = channel.direction[known[0]]
-        if out.beam is None or abs(direction[1]) > abs(out.beam.direction[1]):
+        rank = (user in bound, abs(float(direction[1])))
+        if out.beam is None or rank > out.beam.rank:
             slot = int(report.setpoint.slot[row[0]])
             taken = None if report.readback is None else _row(report.readback, slot)
-            out.beam = BeamSeen(t_ns, user, _row(report.setpoint, slot), taken, direction)
+            out.beam = BeamSeen(t_ns, user, _row(report.setpoint, slot), taken, direction, rank)
 
 
 def _row(beam: Any, slot: int) -> Beam:

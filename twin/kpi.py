@@ -125,15 +125,21 @@ def with_served(
 
 
 def dwell_bound(
-    dwell: Dwell, receive: BeamReport, spec: FrontendSpec, numerology: Numerology
+    dwell: Dwell,
+    receive: BeamReport,
+    spec: FrontendSpec,
+    numerology: Numerology,
+    sent: Complex[Array, " entity"] | None = None,
 ) -> tuple[Float[Array, "entity 4 4"], Float[Array, " entity"]]:
     """Cramer-Rao bound of (uy, uz, range_m, velocity_mps) of every mover in a dwell, and its integrated SNR (ratio).
 
-    The receive combiner is the machine's read-back where it has one; the transmit response is the one really in force.
+    The receive combiner is the machine's read-back where it has one; the transmit response is the one really in force. ``sent`` is
+    ``sent_amplitude``, if known.
     """
     paths, emission, half = dwell.paths, dwell.emission, spec.receive
     frequency = emission.drive.frequency_hz
-    amplitude = paths.gain[0] * sent_amplitude(dwell, spec) * np.sqrt(emission.drive.power_w[0].sum())
+    sent = sent_amplitude(dwell, spec) if sent is None else sent
+    amplitude = paths.gain[0] * sent * np.sqrt(emission.drive.power_w[0].sum())
     beam = receive.setpoint if receive.readback is None else receive.readback
     row = np.flatnonzero(beam.slot == dwell.listen.slot[0])
     combiner = response(
@@ -175,11 +181,13 @@ def sent_amplitude(dwell: Dwell, spec: FrontendSpec) -> Complex[Array, " entity"
     return np.asarray((towards @ emission.drive.digital[0]).sum(axis=-1))
 
 
-def in_main_lobe(dwell: Dwell, spec: FrontendSpec) -> Bool[Array, " entity"]:
+def in_main_lobe(
+    dwell: Dwell, spec: FrontendSpec, sent: Complex[Array, " entity"] | None = None
+) -> Bool[Array, " entity"]:
     """Movers within 6 dB of the transmit beam's full gain."""
     direction = dwell.paths.departure_m / np.linalg.norm(dwell.paths.departure_m, axis=1, keepdims=True)
     full = len(spec.transmit.array.position_m) * element_amplitude(spec.transmit.array, direction) ** 2
-    return np.asarray(np.abs(sent_amplitude(dwell, spec)) ** 2 > 0.25 * full)
+    return np.asarray(np.abs(sent_amplitude(dwell, spec) if sent is None else sent) ** 2 > 0.25 * full)
 
 
 def measured(dwell: Dwell) -> Float[Array, "entity 4"]:
@@ -315,9 +323,10 @@ class Scorer:
             if not len(dwell.paths.sink):
                 false_alarms += len(value)
                 continue
-            covariance, snr = dwell_bound(dwell, receive, spec, numerology)
+            sent = sent_amplitude(dwell, spec)
+            covariance, snr = dwell_bound(dwell, receive, spec, numerology, sent)
             truth, column = measured(dwell), np.searchsorted(self.entity, dwell.paths.sink)
-            lit[column] |= in_main_lobe(dwell, spec) & (snr > 100.0)
+            lit[column] |= in_main_lobe(dwell, spec, sent) & (snr > 100.0)
             owner, near = owners(value, spread, truth)
             aside += int(((owner >= 0) & ~near).sum())
             false_alarms += int((owner < 0).sum())

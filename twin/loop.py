@@ -415,9 +415,10 @@ def merged(old: BeamReport, new: BeamReport) -> BeamReport:
     return replace(
         new,
         setpoint=overlaid(old.setpoint, new.setpoint),
-        readback=overlaid(old.readback, new.readback)
-        if old.readback is not None and new.readback is not None
-        else new.readback,
+        # a machine that did not answer for a while is believed to have taken what it was given
+        readback=None
+        if new.readback is None
+        else overlaid(old.setpoint if old.readback is None else old.readback, new.readback),
     )
 
 

@@ -116,6 +116,8 @@ def beam(out: History, spec: FrontendSpec | None, frame: Numerology | None) -> S
     axes = drawing.add_subplot(row[0, -1])
     for s in shown:
         axes.plot(frame.subcarrier_hz * 1e-9, towards[s.name], linewidth=1.4, label=s.name, **s.stroke)
+    axes.ticklabel_format(axis="x", useOffset=False)
+    axes.locator_params(axis="x", nbins=5)
     lowest = min(float(np.min(gain)) for gain in towards.values())
     axes.set(
         xlabel="frequency, GHz",
@@ -139,11 +141,11 @@ def beam(out: History, spec: FrontendSpec | None, frame: Numerology | None) -> S
     )
     return Sheet(
         *head,
-        f"The row that serves {out.name(seen.user)} at t = {seen.t_ns * 1e-9:.3f} s. Of all recorded rows this one points farthest to the side: "
-        f"believed azimuth {azimuth:.1f}°, and elevation {elevation:.1f}°, at which the azimuth is cut (both from boresight). Above: power gain over "
-        "one element, by azimuth and frequency; the white line is the believed direction. Below: the same at the lowest, middle and highest "
-        f"subcarrier, and towards the user over the band; full gain is {full:.1f} dB. {squint}{unsaid} Look for: a ridge that leans (squint), and "
-        "differences between commanded and realised (steps of phase and delay, clipped, stuck or dead settings).",
+        f"The row that serves {out.name(seen.user)} at t = {seen.t_ns * 1e-9:.3f} s: of all recorded rows, those of users bound to a track first, the "
+        f"one that points farthest to the side. Believed azimuth {azimuth:.1f}°, and elevation {elevation:.1f}°, at which the azimuth is cut (both from "
+        "boresight). Above: power gain over one element, by azimuth and frequency; the white line is the believed direction. Below: the same at the "
+        f"lowest, middle and highest subcarrier, and towards the user over the band; full gain is {full:.1f} dB. {squint}{unsaid} Look for: a ridge that "
+        "leans (squint), and differences between commanded and realised (steps of phase and delay, clipped, stuck or dead settings).",
         drawing,
     )
 
@@ -161,6 +163,7 @@ def images(
         one.axvline(azimuth, color="white", linestyle=STROKES[1], linewidth=0.9)
         one.set(title=name, xlabel="azimuth, degrees")
     axes[0].set_ylabel("frequency, GHz")
+    axes[0].ticklabel_format(axis="y", useOffset=False)
     drawing.colorbar(image, ax=list(axes), label="gain, dB", pad=0.01)
 
 

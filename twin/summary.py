@@ -56,7 +56,8 @@ class Summary:
         blocks = np.where(np.isfinite(kpi.snr_db), kpi.served_blocks, 0)
         user["blocks"] += blocks
         user["snr_blocks"] += blocks * 10 ** (np.nan_to_num(kpi.snr_db) / 10)
-        user["loss_blocks"] += blocks * 10 ** (np.nan_to_num(kpi.snr_db + kpi.beam_loss_db) / 10)
+        lit = np.isfinite(kpi.snr_db)  # of a subframe in the dark nobody can say what a better beam would have brought
+        user["loss_blocks"][lit] += blocks[lit] * 10 ** ((kpi.snr_db[lit] + kpi.beam_loss_db[lit]) / 10)
         user["outage"] += kpi.outage_blocks
         mover = self._mover
         mover["present"] += present

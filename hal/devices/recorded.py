@@ -76,23 +76,31 @@ class RecordedFrontend:
 
     def set_beam(self, beam: Beam, at_ns: int) -> BeamReport:
         """What the machine reported when it was told so then. Raises Misuse where it was told nothing at this time."""
-        report: BeamReport = self._play(("set_beam", beam.half, int(at_ns)), f"{beam.half} beam set at {at_ns} ns", BeamReport)
+        key = ("set_beam", beam.half, int(at_ns))
+        report: BeamReport = self._play(key, f"{beam.half} beam set at {at_ns} ns", BeamReport)
         if encode(report.setpoint) != encode(beam):
             if self._exact:
-                raise Misuse(f"tape {self.path}: the {beam.half} beam set at {at_ns} ns was another; with exact = False what was done then is played")
+                raise Misuse(
+                    f"tape {self.path}: the {beam.half} beam set at {at_ns} ns was another; with exact = False what was done then is played"
+                )
             if not self.departed:
                 _log.warning("tape %s: the %s beam set at %d ns was another; what was done then is played", self.path, beam.half, at_ns)
             self.departed += 1
+        self._next(key)
         return report
 
     def emit(self, drive: Drive) -> Emission:
         """What left the machine at these times, through these slots, whatever is asked to be sent now."""
-        emission: Emission = self._play(_key("emit", drive), f"emission of {_said(drive)}", Emission)
+        key = _key("emit", drive)
+        emission: Emission = self._play(key, f"emission of {_said(drive)}", Emission)
+        self._next(key)
         return emission
 
     def receive(self, incident: Incident, listen: Listen) -> Reception:
         """What the machine heard at these times, through these slots; ``incident`` is not used, the air was the recorded one."""
-        reception: Reception = self._play(_key("receive", listen), f"reception of {_said(listen)}", Reception)
+        key = _key("receive", listen)
+        reception: Reception = self._play(key, f"reception of {_said(listen)}", Reception)
+        self._next(key)
         return reception
 
     def close(self) -> None:
@@ -108,11 +116,12 @@ class RecordedFrontend:
             count, first_ns, last_ns = self._span.get(key[0], (0, 0, 0))
             holds = f"it holds {count} of {key[0]} from {first_ns} to {last_ns} ns" if count else f"it holds no {key[0]} at all"
             raise Misuse(f"tape {self.path}: has no {said}; {holds}: playback is open loop, only what was recorded can be asked for")
-        turn = self._played.get(key, 0)
-        self._played[key] = turn + 1
-        start, length = answers[min(turn, len(answers) - 1)]
+        start, length = answers[min(self._played.get(key, 0), len(answers) - 1)]
         self._file.seek(start)
         return decode(msgpack.unpackb(self._file.read(length))[2], kind)
+
+    def _next(self, key: tuple[Any, ...]) -> None:
+        self._played[key] = self._played.get(key, 0) + 1
 
 
 @dataclass(frozen=True)

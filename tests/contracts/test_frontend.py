@@ -1,8 +1,9 @@
-"""What every front end promises, whatever stands behind it: the simulated one here, and the same one over loopback."""
+"""What every front end promises, whatever stands behind it: simulated here, over loopback, in a machine's shadow, on tape."""
 
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 
 import hal.devices
+from hal.devices.recorded import Recorded, RecordedFrontend, TapeFrontend
 from hal.devices.remote import Remote
+from hal.devices.shadow import Shadow
 from hal.devices.sim import Sim
 from hal.errors import Misuse
 from hal.frontend import SITE, Drive, Frontend, Listen
@@ -65,7 +68,65 @@ def loopback(**fields: Any) -> Iterator[Frontend]:
             worker.join()
 
 
-KINDS = {"sim": sim, "remote": loopback}
+@contextmanager
+def shadow(**fields: Any) -> Iterator[Frontend]:
+    frontend = Shadow(real=Sim(**fields), air=Sim(**fields)).open(SPEC, machine.noise)
+    yield frontend
+    frontend.close()
+
+
+class Rehearsed:
+    """Each question is put to a machine with a tape running, and then to the tape, whose answer counts."""
+
+    def __init__(self, path: Path, **fields: Any) -> None:
+        self.tape = TapeFrontend(Sim(**fields).open(SPEC, machine.noise), path)
+        self.played: dict[Any, int] = {}
+        self.path = path
+        self.last = self.open()
+        self.spec = self.last.spec
+
+    def open(self) -> RecordedFrontend:
+        frontend = Recorded(self.path, exact=True).open(SPEC)
+        frontend._played = self.played
+        return frontend
+
+    def _both(self, verb: str, *asked: Any) -> Any:
+        refused = None
+        try:
+            getattr(self.tape, verb)(*asked)
+        except Misuse as error:
+            refused = error
+        self.last.close()
+        self.last = self.open()
+        if self.tape._file.closed:
+            self.last.close()
+        answer = getattr(self.last, verb)(*asked)
+        assert refused is None, "the tape knows what the machine refused"
+        return answer
+
+    def set_beam(self, beam: Any, at_ns: int) -> Any:
+        return self._both("set_beam", beam, at_ns)
+
+    def emit(self, drive: Any) -> Any:
+        return self._both("emit", drive)
+
+    def receive(self, incident: Any, listen: Any) -> Any:
+        return self._both("receive", incident, listen)
+
+    def close(self) -> None:
+        self.tape.close()
+        self.last.close()
+
+
+@contextmanager
+def taped(**fields: Any) -> Iterator[Frontend]:
+    with tempfile.TemporaryDirectory() as folder:
+        frontend = Rehearsed(Path(folder) / "tape", **fields)
+        yield frontend
+        frontend.close()
+
+
+KINDS = {"sim": sim, "remote": loopback, "shadow": shadow, "recorded": taped}
 
 
 @pytest.fixture(params=sorted(KINDS))
@@ -216,4 +277,5 @@ def test_here_and_over_loopback_are_the_same_bits(fields: dict[str, Any]) -> Non
             emission = frontend.emit(drive())
             heard = frontend.receive([(emission, echo())], listen(drive()))
             said.append([encode(one) for one in (*reports, emission, heard)])
-    assert said[0] == said[1]
+    assert len(said) == len(KINDS)
+    assert all(one == said[0] for one in said)

@@ -608,3 +608,19 @@ def test_events_are_drawn_where_they_happened(smoke):
     row = next(i for i, text in enumerate(labels) if text.startswith("track confirmed"))
     at = next(line.get_xdata() for line in axes.lines if len(line.get_ydata()) and line.get_ydata()[0] == row)
     np.testing.assert_allclose(at, [e.t_ns * 1e-9 for e in out.events if e.kind == "track confirmed"])
+
+
+def test_the_command_says_where_the_page_is_and_matplotlib_waits_until_it_is_needed(copy, capsys):
+    import argparse
+    import subprocess
+    import sys
+
+    from twin.report import arguments, run
+
+    parser = argparse.ArgumentParser()
+    arguments(parser)
+    (copy / "recording.mcap").unlink()
+    assert run(parser.parse_args([str(copy)])) == 0
+    assert Path(capsys.readouterr().out.strip()) == copy / "report.html"
+    asked = "import sys, twin.report, twin.diff; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0

@@ -56,15 +56,15 @@ def main_lobe(
     power = _power(array, outputs.astype(np.complex64), frequency_hz)
     centre = grid[np.argmax(power)]
     for _ in range(2):
-        near = np.flatnonzero(np.all(np.abs(grid - centre) <= 1.2 * null, axis=1))
+        near = _within(grid, centre, 1.2 * null)
         centre = (power[near] @ grid[near]) / power[near].sum()
     root, turn = np.linalg.eigh(noise)
     strong = root > 1e-6 * root[-1]
     whitener = (turn[:, strong] / np.sqrt(root[strong])).conj().T
     reach = width * null
-    near = np.all(np.abs(grid - centre) <= reach, axis=1)
-    if not near.any():
-        near[np.argmin(np.sum((grid - centre) ** 2, axis=1))] = True
+    near = _within(grid, centre, reach)
+    if not near.size:
+        near = np.array([np.argmin(np.sum((grid - centre) ** 2, axis=1))])
     projection = whitener @ outputs.T
     seen = projection @ steering(array, _direction(grid[near]), frequency_hz).T
     blind = np.full(2, np.count_nonzero(strong) < 3) | (aperture == 0)
@@ -254,6 +254,10 @@ def _manifold(
 def _direction(cosine: Float[Array, "*batch axis"]) -> Float[Array, "*batch 3"]:
     ahead = np.sqrt(np.maximum(1 - np.sum(cosine**2, axis=-1, keepdims=True), 0.0))
     return np.concatenate([ahead, cosine], axis=-1)
+
+
+def _within(grid: Float[Array, "point axis"], centre: Float[Array, " axis"], reach: Float[Array, " axis"]) -> Array:
+    return np.flatnonzero((np.abs(grid[:, 0] - centre[0]) <= reach[0]) & (np.abs(grid[:, 1] - centre[1]) <= reach[1]))
 
 
 @lru_cache(maxsize=4)

@@ -62,6 +62,7 @@ class Fit:
     amplitude: Complex[Array, "echo row"]  # of an echo in each row
     template: Complex[Array, "echo column"]  # the echoes themselves, frames end to end
     residual: Complex[Array, "row column"]
+    left: float  # energy of the residual
     spread: Float[
         Array, " echo"
     ]  # variance of one row's amplitude in units of the noise power, the others' uncertain places included
@@ -167,12 +168,9 @@ def strong_peaks(
     lose. It is passed over if it lies below three times the sidelobes of the stronger ones (sinc envelopes in delay and Doppler over
     a ``pedestal``, the floor of random symbols): those show again once the stronger ones are subtracted.
     """
-    power = power / grid.gain[:, None]
-    padded = np.pad(power, 1)
-    row, column = np.nonzero(power > 0.7 * floor)
-    around = np.stack([padded[row + i, column + j] for i in range(3) for j in range(3)])
-    top = np.argmax(around, axis=0) == 4
-    row, column, around = row[top], column[top], around[:, top]
+    row, column, around = _tops(np.ascontiguousarray(power, dtype=np.float64), 1 / grid.gain, 0.7 * floor)
+    if not row.size:
+        return np.empty(0), np.empty(0)
     value, offset = around[4], np.zeros((2, row.size))
     for axis, (below, above) in enumerate(((around[1], around[7]), (around[3], around[5]))):
         lean = np.where(
@@ -193,6 +191,36 @@ def strong_peaks(
             skirt /= np.where(distance < 1.5, 1.0, np.pi * distance) ** 2
         skirts += 3 * value[p] * (skirt + pedestal)
     return delay[kept], doppler[kept]
+
+
+@njit(cache=True, error_model="numpy")
+def _tops(power: Any, scale: Any, floor: float) -> Any:  # pragma: no cover - compiled
+    # points above the floor that none of their eight neighbours exceeds (nor, earlier in order, equals), with those neighbours; 0 outside
+    bins, columns = power.shape
+    row, column = np.empty(power.size, np.int64), np.empty(power.size, np.int64)
+    count = 0
+    for b in range(bins):
+        for c in range(columns):
+            own = power[b, c] * scale[b]
+            if not own > floor:
+                continue
+            top = True
+            for i in range(max(b - 1, 0), min(b + 2, bins)):
+                for j in range(max(c - 1, 0), min(c + 2, columns)):
+                    other = power[i, j] * scale[i]
+                    if other > own or (other == own and (i < b or (i == b and j < c))):
+                        top = False
+            if top:
+                row[count], column[count] = b, c
+                count += 1
+    around = np.zeros((9, count))
+    for n in range(count):
+        for i in range(3):
+            for j in range(3):
+                b, c = row[n] + i - 1, column[n] + j - 1
+                if 0 <= b < bins and 0 <= c < columns:
+                    around[3 * i + j, n] = power[b, c] * scale[b]
+    return row[:count], column[:count], around
 
 
 class Joint:
@@ -217,6 +245,7 @@ class Joint:
         for k, rows in ((0, data), (self.rows, known)):
             apart = rows.reshape(len(rows), frames, size)
             self.wave[k : k + len(rows), :, 0], self.wave[k : k + len(rows), :, 1] = apart.real, apart.imag
+        self.energy = float(np.vdot(data, data).real)
         self.gram = np.zeros((len(self.wave), len(self.wave)), dtype=np.complex128)
         _gram(self.wave, np.arange(self.rows, self.first), self.first, self.gram)
         self.slot = np.empty(0, np.int64)
@@ -237,7 +266,7 @@ class Joint:
         self.slot, self.delay, self.doppler = self.slot[rest], self.delay[rest], self.doppler[rest]
 
     def fit(self, noise_w: float, steps: int = 8, tolerance: float = 0.02, whole: bool = True) -> Fit:
-        """The joint fit of the echoes there are; ``template`` and ``residual`` are left empty unless it is to be ``whole``.
+        """The joint fit of the echoes there are; ``template`` and ``residual`` are left empty unless it is to be ``whole`` (``explained``).
 
         Steps are capped at 0.3 cells and end when one moves every echo by little enough for its curvature to drown in the noise, or after
         ``steps``; that last step moves the templates along their tangents, which costs no evaluation.
@@ -262,20 +291,33 @@ class Joint:
             self.delay[unsettled] += (move * per)[unsettled]
             self.doppler[unsettled] += (move * per)[echoes + unsettled]
             self._evaluate(unsettled)
-        amplitude, spread = _moved(self.gram, row, self.rows, self.fixed, move * per, normal, onto, own)
-        template, residual = np.empty((0, 0), np.complex64), np.empty((0, 0), np.complex64)
-        if whole:
-            template, residual = _explained(self.wave, row, self.rows, self.fixed, move * per, amplitude)
+        amplitude, spread, said = _moved(self.gram, row, self.rows, self.fixed, move * per, normal, onto, own)
+        self._shift, self._amplitude = move * per, amplitude
+        left = self.energy - said
+        nothing = np.empty((0, 0), np.complex64)
+        template, residual = self.explained() if whole else (nothing, nothing)
+        if not left > 1e-4 * self.energy:  # what single precision leaves of a difference that small is no estimate
+            rest = residual if whole else self.explained(templates=False)[1]
+            left = float(np.vdot(rest, rest).real)
         return Fit(
             delay=self.delay + (move * per)[:echoes],
             doppler=self.doppler + (move * per)[echoes:],
             amplitude=amplitude[self.fixed :],
-            template=template.view(np.complex64),
-            residual=residual.view(np.complex64),
+            template=template,
+            residual=residual,
+            left=left,
             spread=spread,
             information=2 * normal / np.outer(per, per),
             steps=step,
         )
+
+    def explained(
+        self, templates: bool = True, residual: bool = True
+    ) -> tuple[Complex[Array, "echo column"], Complex[Array, "row column"]]:
+        """Templates of the echoes as last fitted, and what they and the known waveforms leave of the data; empty where not asked for."""
+        row = self.first + 3 * self.slot
+        found = _explained(self.wave, row, self.rows, self.fixed, self._shift, self._amplitude, templates, residual)
+        return found[0].view(np.complex64), found[1].view(np.complex64)
 
     def _evaluate(self, which: Int[Array, " echo"]) -> None:
         said, row = self.sounding, self.first + 3 * self.slot
@@ -312,6 +354,7 @@ def no_echoes(data: Complex[Array, "row column"]) -> Fit:
         amplitude=nothing,
         template=data[:0],
         residual=data,
+        left=float(np.vdot(data, data).real),
         spread=none,
         information=np.empty((0, 0)),
         steps=0,
@@ -485,17 +528,21 @@ def _moved(
                         weight += own[p % echoes, r].conjugate() * own[s % echoes, r]
                     power += (onto[p, fixed + e] * onto[s, fixed + e].conjugate() * weight).real * place[p, s]
         spread[e] = inverse[fixed + e, fixed + e].real + power / rows
-    return amplitude, spread
+    said = 0.0
+    for i in range(base):
+        for r in range(rows):
+            said += (amplitude[i, r].conjugate() * heard[i, r]).real
+    return amplitude, spread, said
 
 
 @njit(cache=True, error_model="numpy", fastmath={"contract"})
 def _explained(
-    wave: Any, row: Any, rows: int, fixed: int, shift: Any, amplitude: Any
+    wave: Any, row: Any, rows: int, fixed: int, shift: Any, amplitude: Any, templates: bool, rest: bool
 ) -> Any:  # pragma: no cover - compiled
     # echoes moved along their tangents, and the data less all that is explained; complex numbers as interleaved reals
     echoes, frames, size = row.size, wave.shape[1], wave.shape[3]
-    template = np.empty((echoes, 2 * frames * size), dtype=np.float32)
-    residual = np.empty((rows, 2 * frames * size), dtype=np.float32)
+    template = np.empty((echoes if templates else 0, 2 * frames * size), dtype=np.float32)
+    residual = np.empty((rows if rest else 0, 2 * frames * size), dtype=np.float32)
     apart = np.empty((fixed + echoes, 2, size), dtype=np.float32)
     line = np.empty((2, size), dtype=np.float32)
     for f in range(frames):
@@ -508,10 +555,11 @@ def _explained(
             for q in range(size):
                 to[0, q] = w[0, q] + a * wl[0, q] + b * wn[0, q]
                 to[1, q] = w[1, q] + a * wl[1, q] + b * wn[1, q]
-            for q in range(size):
-                template[e, begin + 2 * q] = to[0, q]
-                template[e, begin + 2 * q + 1] = to[1, q]
-        for r in range(rows):
+            if templates:
+                for q in range(size):
+                    template[e, begin + 2 * q] = to[0, q]
+                    template[e, begin + 2 * q + 1] = to[1, q]
+        for r in range(len(residual)):
             line[:] = wave[r, f]
             for k in range(fixed + echoes):
                 re, im = np.float32(amplitude[k, r].real), np.float32(amplitude[k, r].imag)

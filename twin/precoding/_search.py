@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from hal.array import LIGHT_MPS, cis, steering
+from hal.array import LIGHT_MPS, cis
 from hal.errors import Misuse
 from hal.record import Array, Float, Int
 from twin.physics.beamspace import beamspace, distribution, divergence, echo_beamspace
@@ -40,12 +40,11 @@ class Search:
     precision: str = "single"
 
     def __post_init__(self) -> None:
-        row = self.scene
+        row, keep = self.scene, object.__setattr__
         real = np.float32 if self.precision == "single" else np.float64
-        spans = _spans(row)
-        y, z = _patterns(row, self.grid, spans)
-        keep = object.__setattr__
-        keep(self, "_spans", np.array([span[2:] for span in spans], dtype=np.int64))
+        spans, columns, rows = _spans(row)
+        y, z = _patterns(row, self.grid, columns, rows)
+        keep(self, "_spans", spans)
         for name, (user, echo) in (("_y", y), ("_z", z)):
             keep(self, name, tuple(np.ascontiguousarray(part, dtype=real) for part in (user.real, user.imag, echo.real, echo.imag)))
 
@@ -67,10 +66,10 @@ class Search:
         if not row.lines:
             return np.asarray(delay_s), 0
         index = np.argmin(np.abs(np.asarray(delay_s)[:, None] - level_s), axis=1)
-        user, echo = self._fields(level_s[index])
-        turn = cis(-2 * np.pi * row.frequency_hz[:, None] * level_s)  # [subcarrier level]
-        real = user[0].dtype
-        turn_re, turn_im = np.ascontiguousarray(turn.real.T, dtype=real), np.ascontiguousarray(turn.imag.T, dtype=real)
+        real = own._y[0].dtype
+        turn = cis(-2 * np.pi * row.frequency_hz * level_s[:, None])  # [level subcarrier]
+        turn_re, turn_im = np.ascontiguousarray(turn.real, dtype=real), np.ascontiguousarray(turn.imag, dtype=real)
+        user, echo = self._fields(index, turn_re, turn_im)
         order = np.arange(row.lines) if count is None else (first + np.arange(count)) % row.lines
         tried = 0
         for _ in range(passes if count is None else 1):
@@ -80,94 +79,100 @@ class Search:
                 break
         return np.asarray(level_s[index]), tried
 
-    def _fields(self, delay_s: Float[Array, " line"]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        row, own = self.scene, self
-        any_own: Any = own
-        real = any_own._y[0].dtype
-        user_y, echo_y = (any_own._y[i] + 1j * any_own._y[i + 1] for i in (0, 2))  # [across gy m], [K across gy m]
-        user_z, echo_z = (any_own._z[i] + 1j * any_own._z[i + 1] for i in (0, 2))
-        turn = cis(-2 * np.pi * row.frequency_hz * delay_s[:, None])  # [line m]
-        gy, subcarriers, gz = user_y.shape[1], user_y.shape[2], user_z.shape[2]
-        user = np.zeros((gy, subcarriers, gz), dtype=user_y.dtype)
-        echo = np.zeros_like(user)
-        across = any_own._spans
-        for j in np.unique(across[:, 0]):
-            lines = np.flatnonzero(across[:, 0] == j)
-            # rows of this run of columns first, all at once: [m gz]
-            tall = np.einsum("lm,lmz->mz", turn[lines].astype(user.dtype), user_z[across[lines, 1]])
-            user += user_y[j][:, :, None] * tall
-            for k in range(echo_y.shape[0]):
-                tall = np.einsum("lm,lmz->mz", turn[lines].astype(user.dtype), echo_z[k][across[lines, 1]])
-                echo += echo_y[k, j][:, :, None] * tall
-        planar = [np.ascontiguousarray(part, dtype=real) for field in (user, echo) for part in (field.real, field.imag)]
-        return (planar[0], planar[1]), (planar[2], planar[3])
+    def _fields(self, index: Int[Array, " line"], turn_re: Array, turn_im: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        own: Any = self
+        shape = (own._y[0].shape[1], own._y[0].shape[3], own._z[0].shape[3])
+        fields = [np.zeros(shape, dtype=turn_re.dtype) for _ in range(4)]
+        re, im = turn_re[index], turn_im[index]
+        yur, yui, yer, yei = own._y
+        zur, zui, zer, zei = own._z
+        _assemble(own._spans, re, im, yur, yui, zur, zui, *fields[:2])
+        _assemble(own._spans, re, im, yer, yei, zer, zei, *fields[2:])
+        return (fields[0], fields[1]), (fields[2], fields[3])
 
 
-def _spans(row: Scene) -> list[tuple[Int[Array, " column"], Int[Array, " row"], int, int]]:
-    """Columns, rows, and the numbers of those runs of columns and rows, of each delay line's sub-array."""
-    spans: list[Any] = []
-    columns: dict[bytes, int] = {}
-    rows: dict[bytes, int] = {}
-    for line in range(row.lines):
-        column, up = np.divmod(np.flatnonzero(row.line == line), row.array.rows)
-        across, tall = np.unique(column), np.unique(up)
-        if not len(across) * len(tall) == len(column) > 0:
-            raise Misuse(f"delay line {line}: its elements do not fill a rectangle of the grid, which the search relies on")
-        spans.append((across, tall, columns.setdefault(across.tobytes(), len(columns)), rows.setdefault(tall.tobytes(), len(rows))))
-    return spans
+def _spans(row: Scene) -> tuple[Int[Array, "line 2"], int, int]:
+    """Which run of columns and which of rows each delay line feeds, and how many of each: sub-arrays are equal rectangles."""
+    across = np.array([np.unique(np.flatnonzero(row.line == q) // row.array.rows).size for q in range(row.lines)])
+    tall = np.array([np.unique(np.flatnonzero(row.line == q) % row.array.rows).size for q in range(row.lines)])
+    first = np.array([np.flatnonzero(row.line == q)[0] for q in range(row.lines)])
+    columns, rows = row.array.columns // across[0], row.array.rows // tall[0]
+    spans = np.column_stack([first // row.array.rows // across[0], first % row.array.rows // tall[0]])
+    rebuilt = np.empty_like(row.line)
+    place = np.empty((columns, rows), dtype=np.int64)
+    if columns * rows == row.lines:
+        place[spans[:, 0], spans[:, 1]] = np.arange(row.lines)
+        column, up = np.divmod(np.arange(len(row.line)), row.array.rows)
+        rebuilt = place[column // across[0], up // tall[0]]
+    if not np.array_equal(rebuilt, row.line):
+        raise Misuse("delay lines: their elements must be equal rectangles that tile the grid, which the search relies on")
+    return np.ascontiguousarray(spans, dtype=np.int64), columns, rows
 
 
-def _patterns(row: Scene, grid: tuple[int, int], spans: list[Any]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Patterns of runs of columns ``[run gy m]`` and of rows ``[run m gz]``, of the user and (with what is received folded in) of each target."""
+def _patterns(row: Scene, grid: tuple[int, int], columns: int, rows: int) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Patterns of runs of columns ``[run gy term m]`` and of rows ``[run term m gz]``: the user (one term), and each target with what is received folded in."""
     k = 2 * np.pi / LIGHT_MPS * row.frequency_hz
-    sign = -1.0 if row.convention == "printed" else 1.0
-    y_m, z_m = row.array.position_m[:: row.array.rows, 1], row.array.position_m[: row.array.rows, 2]
-    bin_y = cis(-2 * np.pi / grid[0] * np.outer(np.arange(grid[0]), np.arange(row.array.columns)))
-    bin_z = cis(-2 * np.pi / grid[1] * np.outer(np.arange(grid[1]), np.arange(row.array.rows)))
-    u, t = row.user_direction, row.target_direction
-    user_y, user_z = cis(k[:, None] * u[1] * y_m), cis(k[:, None] * u[2] * z_m)  # [m column]
-    echo_y = cis(sign * k[:, None] * t[:, 1, None, None] * y_m)  # [K m column]
-    echo_z = cis(sign * k[:, None] * t[:, 2, None, None] * z_m)
-    heard = row.receive
-    back = [
-        beamspace(heard, steering(heard, d, row.frequency_hz), grid) for d in t
-    ]  # only its factors are needed; on the grid's axes they are rank one
-    scale_y, scale_z = _factored(back)  # [K m gy], [K m gz]
-    columns = {span[2]: span[0] for span in spans}
-    rows = {span[3]: span[1] for span in spans}
-    gain = np.abs(row.user_gain)  # the common phase of a subcarrier changes no modulus
-    across = np.stack([bin_y[:, columns[j]] @ (gain[:, None] * user_y)[:, columns[j]].T for j in range(len(columns))]) if columns else np.zeros((0, grid[0], len(k)), complex)
-    tall = np.stack([user_z[:, rows[j]] @ bin_z[:, rows[j]].T for j in range(len(rows))]) if rows else np.zeros((0, len(k), grid[1]), complex)
-    folded_y = np.conj(row.target_gain[:, :, None] * scale_y)
-    echo_across = np.stack([np.stack([(bin_y[:, columns[j]] @ echo_y[i][:, columns[j]].T) * folded_y[i].T for j in range(len(columns))]) for i in range(len(t))])
-    echo_tall = np.stack([np.stack([(echo_z[i][:, rows[j]] @ bin_z[:, rows[j]].T) * np.conj(scale_z[i]) for j in range(len(rows))]) for i in range(len(t))])
+    sign = np.array([1.0] + [-1.0 if row.convention == "printed" else 1.0] * len(row.target_direction))
+    direction = np.concatenate([row.user_direction[None], row.target_direction])
+    sent, heard = row.array, row.receive
+
+    def axis(which: int, runs: int, size: int) -> tuple[Array, Array]:
+        n = sent.columns if which == 1 else sent.rows
+        place = sent.position_m[:: sent.rows, 1] if which == 1 else sent.position_m[: sent.rows, 2]
+        back = heard.position_m[:: heard.rows, 1] if which == 1 else heard.position_m[: heard.rows, 2]
+        each = cis((sign * direction[:, which])[:, None, None] * k[:, None] * place)  # [who m n]
+        turn = 2 * np.pi / size * np.arange(size)
+        onto = each[:, None] * cis(-turn[:, None, None] * np.arange(n))  # [who bin m n]
+        length = n // runs
+        summed = sum(onto[..., i::length] for i in range(1, length)) + onto[..., ::length]  # [who bin m run]
+        a_r = cis(direction[1:, which, None, None] * k[:, None] * back)  # [K m n]
+        return summed, a_r @ cis(-turn[:, None] * np.arange(len(back))).T  # [K m bin]
+
+    wide, wide_back = axis(1, columns, grid[0])
+    high, high_back = axis(2, rows, grid[1])
+    across = np.transpose(wide[:1], (3, 1, 0, 2)) * np.abs(row.user_gain)  # a subcarrier's common phase changes no modulus
+    echo_across = np.transpose(wide[1:] * np.conj(row.target_gain[:, None, :, None] * np.swapaxes(wide_back, 1, 2)[..., None]), (3, 1, 0, 2))
+    tall = np.transpose(high[:1], (3, 0, 2, 1))
+    echo_tall = np.transpose(high[1:] * np.conj(np.swapaxes(high_back, 1, 2))[..., None], (3, 0, 2, 1))
     # one scale for each kind of field keeps single precision in range whatever the gains
-    across = across / max(float(np.abs(across).max(initial=0)), 1e-300)
-    echo_across = echo_across / max(float(np.abs(echo_across).max(initial=0)), 1e-300)
+    across = across / max(float(np.abs(row.user_gain).max()), 1e-300)
+    echo_across = echo_across / max(float(np.abs(row.target_gain).max()) * len(heard.position_m), 1e-300)
     return (across, echo_across), (tall, echo_tall)
 
 
-def _factored(back: list[Array]) -> tuple[Array, Array]:
-    """The two factors of separable patterns ``[m gy gz]``: through their largest entry."""
-    across, tall = [], []
-    for pattern in back:
-        m = np.arange(len(pattern))
-        at = np.abs(pattern).reshape(len(pattern), -1).argmax(axis=1)
-        i, j = np.divmod(at, pattern.shape[2])
-        across.append(pattern[m, :, j] / pattern[m, i, j][:, None])
-        tall.append(pattern[m, i, :])
-    return np.stack(across), np.stack(tall)
+@njit(cache=True, fastmath={"contract"}, error_model="numpy")
+def _assemble(spans, re, im, yr, yi, zr, zi, out_re, out_im):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    # out[gy m gz] = sum over lines and terms of y w z: rows of one run of columns first
+    count, lanes = out_re.shape[1], out_re.shape[2]
+    tall_re, tall_im = np.empty((count, lanes), out_re.dtype), np.empty((count, lanes), out_re.dtype)
+    for j in range(yr.shape[0]):
+        for k in range(yr.shape[2]):
+            tall_re[:], tall_im[:] = 0, 0
+            for q in range(spans.shape[0]):
+                if spans[q, 0] != j:
+                    continue
+                n = spans[q, 1]
+                for m in range(count):
+                    for g in range(lanes):
+                        tall_re[m, g] += re[q, m] * zr[n, k, m, g] - im[q, m] * zi[n, k, m, g]
+                        tall_im[m, g] += re[q, m] * zi[n, k, m, g] + im[q, m] * zr[n, k, m, g]
+            for i in range(out_re.shape[0]):
+                for m in range(count):
+                    ar, ai = yr[j, i, k, m], yi[j, i, k, m]
+                    for g in range(lanes):
+                        out_re[i, m, g] += ar * tall_re[m, g] - ai * tall_im[m, g]
+                        out_im[i, m, g] += ar * tall_im[m, g] + ai * tall_re[m, g]
 
 
 @njit(cache=True, fastmath={"contract", "nsz", "nnan"}, error_model="numpy")
-def _sweep(ur, ui, yr, yi, zr, zi, old_re, old_im, turn_re, turn_im, gain, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _sweep(ur, ui, yr, yi, zr, zi, old_re, old_im, turn_re, turn_im, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     # one kind of field of one column of the dictionary: out[level, gz] = sum_m |rest + w b|; (yr, zr) hold ``rank`` terms
     rank, count, lanes = yr.shape[0], ur.shape[0], ur.shape[1]
     levels = turn_re.shape[0]
     a, x, y = np.empty(lanes, ur.dtype), np.empty(lanes, ur.dtype), np.empty(lanes, ur.dtype)
     br, bi = np.empty(lanes, ur.dtype), np.empty(lanes, ur.dtype)
     out[:, :] = 0
-    zero = ur.dtype.type(0)
+    zero, two = ur.dtype.type(0), ur.dtype.type(2)
     for m in range(count):
         for g in range(lanes):
             br[g] = yr[0, m] * zr[0, m, g] - yi[0, m] * zi[0, m, g]
@@ -181,8 +186,8 @@ def _sweep(ur, ui, yr, yi, zr, zi, old_re, old_im, turn_re, turn_im, gain, out):
             rr = ur[m, g] - (wr * br[g] - wi * bi[g])
             ri = ui[m, g] - (wr * bi[g] + wi * br[g])
             a[g] = rr * rr + ri * ri + br[g] * br[g] + bi[g] * bi[g]
-            x[g] = 2 * (br[g] * rr + bi[g] * ri)
-            y[g] = -2 * (bi[g] * rr - br[g] * ri)
+            x[g] = two * (br[g] * rr + bi[g] * ri)
+            y[g] = two * (br[g] * ri - bi[g] * rr)
         for c in range(levels):
             cr, ci = turn_re[c, m], turn_im[c, m]
             for g in range(lanes):
@@ -194,9 +199,9 @@ def _shift(ur, ui, yr, yi, zr, zi, dr, di):  # type: ignore[no-untyped-def]  # p
     # field += (w' - w) b over the whole dictionary; dr, di: w' - w by subcarrier
     for i in range(ur.shape[0]):
         for m in range(ur.shape[1]):
-            for k in range(yr.shape[0]):
-                pr = dr[m] * yr[k, i, m] - di[m] * yi[k, i, m]
-                pi = dr[m] * yi[k, i, m] + di[m] * yr[k, i, m]
+            for k in range(yr.shape[1]):
+                pr = dr[m] * yr[i, k, m] - di[m] * yi[i, k, m]
+                pi = dr[m] * yi[i, k, m] + di[m] * yr[i, k, m]
                 for g in range(ur.shape[2]):
                     ur[i, m, g] += pr * zr[k, m, g] - pi * zi[k, m, g]
                     ui[i, m, g] += pr * zi[k, m, g] + pi * zr[k, m, g]
@@ -210,11 +215,9 @@ def _pass(index, order, spans, ur, ui, er, ei, yur, yui, yer, yei, zur, zui, zer
     for q in order:
         j, n = spans[q, 0], spans[q, 1]
         old_re, old_im = turn_re[index[q]], turn_im[index[q]]
-        yr, yi = yur[j : j + 1], yui[j : j + 1]
-        zr, zi = zur[n : n + 1], zui[n : n + 1]
         for i in range(columns):
-            _sweep(ur[i], ui[i], yr[:, i], yi[:, i], zr, zi, old_re, old_im, turn_re, turn_im, 1.0, user[i])
-            _sweep(er[i], ei[i], yer[:, j, i], yei[:, j, i], zer[:, n], zei[:, n], old_re, old_im, turn_re, turn_im, 1.0, echo[i])
+            _sweep(ur[i], ui[i], yur[j, i], yui[j, i], zur[n], zui[n], old_re, old_im, turn_re, turn_im, user[i])
+            _sweep(er[i], ei[i], yer[j, i], yei[j, i], zer[n], zei[n], old_re, old_im, turn_re, turn_im, echo[i])
         best, chosen = np.inf, index[q]
         for c in range(levels):
             total_user, total_echo, cross = 0.0, 0.0, 0.0
@@ -236,8 +239,8 @@ def _pass(index, order, spans, ur, ui, er, ei, yur, yui, yer, yei, zur, zui, zer
                 best, chosen = cross, c
         if chosen != index[q]:
             dr, di = turn_re[chosen] - old_re, turn_im[chosen] - old_im
-            _shift(ur, ui, yr, yi, zr, zi, dr, di)
-            _shift(er, ei, yer[:, j], yei[:, j], zer[:, n], zei[:, n], dr, di)
+            _shift(ur, ui, yur[j], yui[j], zur[n], zui[n], dr, di)
+            _shift(er, ei, yer[j], yei[j], zer[n], zei[n], dr, di)
             index[q] = chosen
             changed += 1
     return changed

@@ -159,30 +159,30 @@ class Glrt:
         fit = no_echoes(flat)
         joint: Joint | None = None
         for _ in range(self.cycles):
-            noise = _noise_w(noise_w, fit)
+            noise = _noise_w(noise_w, fit, data.size)
             if not len(fit.delay):
                 field = first
-            elif len(fit.delay) < rows:
-                shown = delay_doppler_map(grid, fit.template.reshape(-1, frames, size))
+            elif joint is not None and len(fit.delay) < rows:
+                shown = delay_doppler_map(grid, joint.explained(residual=False)[0].reshape(-1, frames, size))
                 echoes, bins, columns = shown.shape
                 field = first - (fit.amplitude.T.astype(np.complex64) @ shown.reshape(echoes, -1)).reshape(
                     rows, bins, columns
                 )
-            else:
-                field = delay_doppler_map(grid, fit.residual.reshape(data.shape))
+            elif joint is not None:
+                field = delay_doppler_map(grid, joint.explained(templates=False)[1].reshape(data.shape))
             power = np.sum(field.real**2 + field.imag**2, axis=0)
             power[:, outside] = 0.0
             room = self.max_targets - len(fit.delay)
-            new = strong_peaks(grid, power, 0.7 * level * noise, room, 10 / (frames * size))
+            # what the map misjudges a peak by is less than these 0.7 dB
+            new = strong_peaks(grid, power, 0.85 * level * noise, room, 10 / (frames * size))
             if not len(new[0]):
                 break
             before = len(fit.delay)
             if joint is None:
                 joint = Joint(flat, sounding, known, self.max_targets)
             joint.add(*new)
-            fit = joint.fit(noise)
-            noise = _noise_w(noise_w, fit)
-            everyone = len(fit.delay)
+            fit = joint.fit(noise, whole=False)
+            noise = _noise_w(noise_w, fit, data.size)
             while len(fit.delay):
                 worth = np.sum(np.abs(fit.amplitude) ** 2, axis=1) / (fit.spread * noise)
                 worth[(fit.delay < span[0]) | (fit.delay > span[1]) | (np.abs(fit.doppler) > doppler)] = 0.0
@@ -192,11 +192,9 @@ class Glrt:
                 rest = np.arange(len(worth)) != worst
                 joint.keep(rest)
                 fit = joint.fit(noise, whole=False) if rest.any() else no_echoes(flat)
-            if 0 < len(fit.delay) < everyone:
-                fit = joint.fit(noise)
             if len(fit.delay) <= before:
                 break
-        return fit, _noise_w(noise_w, fit)
+        return fit, _noise_w(noise_w, fit, data.size)
 
     def threshold(self, sounding: Sounding, chains: int, delay: tuple[float, float], doppler: float) -> float:
         """The statistic (in noise powers) that noise alone exceeds somewhere in the rectangle with ``false_alarm_probability``."""
@@ -238,9 +236,9 @@ def _prepare(
     return rows.reshape(-1, *sent.shape), known
 
 
-def _noise_w(nameplate_w: float, fit: Fit) -> float:
-    free = fit.residual.size - len(fit.residual) * (1 + len(fit.delay))  # the leakage took one amplitude a row as well
-    return max(nameplate_w, float(np.vdot(fit.residual, fit.residual).real) / free)
+def _noise_w(nameplate_w: float, fit: Fit, size: int) -> float:
+    free = size - fit.amplitude.shape[1] * (1 + len(fit.delay))  # the leakage took one amplitude a row as well
+    return max(nameplate_w, fit.left / free)
 
 
 def _sounding(sent: Complex[Array, "frame sample"], start: Float[Array, " frame"], roll_off: float) -> Sounding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Annotated
 
 import numpy as np
@@ -370,12 +371,20 @@ def likeness(
 
 def _outputs(half: HalfSpec, report: BeamReport, slot: int, direction: Float[Array, "item 3"], carrier_hz: float) -> Array:
     """Chain outputs ``response^T a(u)`` of the row a slot holds, [item chain]; zeros where it holds none."""
+    held = _held(half, report, slot, carrier_hz)
+    if held is None:
+        return np.zeros((len(direction), len(half.network.wired)), dtype=np.complex128)
+    return np.asarray(steering(half.array, direction, carrier_hz) @ held)
+
+
+@lru_cache(maxsize=16)  # a report is told from another by identity, and never changes
+def _held(half: HalfSpec, report: BeamReport, slot: int, carrier_hz: float) -> Array | None:
     beam = report.setpoint if report.readback is None else report.readback
     row = np.flatnonzero(beam.slot == slot)[-1:]
     if not len(row):
-        return np.zeros((len(direction), len(half.network.wired)), dtype=np.complex128)
+        return None
     held = response(half.network, beam.delay_s[row], beam.phase_rad[row], beam.amplitude[row], np.array([carrier_hz]))[0, 0]
-    return np.asarray(steering(half.array, direction, carrier_hz) @ held)
+    return np.asarray(held)
 
 
 def _pointing(
@@ -455,6 +464,7 @@ def _directions(value: Float[Array, "detection 4"]) -> Float[Array, "detection 3
     return np.column_stack([ux, value[:, :2]])
 
 
+@lru_cache(maxsize=16)
 def _chi2(probability: float, freedom: int) -> float:
     from scipy.special import gammaincinv
 
