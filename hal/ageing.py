@@ -54,7 +54,10 @@ def errors(
     phase_rad, gain_db = np.zeros(shape), np.zeros(shape)
     if ageing.phase_error_rad or ageing.gain_error_db:
         drawn = np.sqrt(2.0) * noise(f"delivered.{half}", at, shape)[0]
-        phase_rad, gain_db = phase_rad + ageing.phase_error_rad * drawn.real, gain_db + ageing.gain_error_db * drawn.imag
+        phase_rad, gain_db = (
+            phase_rad + ageing.phase_error_rad * drawn.real,
+            gain_db + ageing.gain_error_db * drawn.imag,
+        )
     if ageing.warm_up_rad or ageing.warm_up_db:
         drawn = np.sqrt(2.0) * noise(f"warm_up.{half}", at, shape)[0]
         drawn = drawn * -np.expm1(-max(t_ns, 0) * 1e-9 / ageing.thermal_s)
@@ -65,7 +68,9 @@ def errors(
     return phase_rad, np.exp(DB * gain_db)
 
 
-def wandered(noise: Noise, half: str, since_ns: int, t_ns: int, shape: tuple[int, int]) -> Float[Array, "chain element"]:
+def wandered(
+    noise: Noise, half: str, since_ns: int, t_ns: int, shape: tuple[int, int]
+) -> Float[Array, "chain element"]:
     """Random walks of variance ``t - since`` (s), 0 at ``since_ns``: the unit law of the fault ``drift``."""
     both = walk(noise, f"drift.{half}", np.array([since_ns, max(t_ns, since_ns)]), shape).real
     return np.asarray(np.sqrt(2.0) * (both[1] - both[0]))

@@ -14,8 +14,8 @@ import numpy as np
 from hal.array import element_amplitude, steering
 from hal.errors import Misuse
 from hal.frontend import SITE, Beam, BeamReport, Drive, Emission, Frontend, FrontendSpec, Incident, Listen, Reception
+from hal.health import Fault, Health
 from hal.medium import Paths, beam_gains, wideband
-from hal.memory import Fault
 from hal.record import Array, Complex, Float, Int, record
 from hal.walk import Noise
 from hal.wire import encode
@@ -83,7 +83,9 @@ class Residual:
     dead: int  # elements that answer less than a tenth of the others
 
 
-Instrument = Callable[[Emission, Paths], Complex[Array, " event"]]  # what the probe's receiver reads (sqrt(W)), noise included
+Instrument = Callable[
+    [Emission, Paths], Complex[Array, " event"]
+]  # what the probe's receiver reads (sqrt(W)), noise included
 
 
 def simulated_instrument(probe: Probe, spec: FrontendSpec, noise: Noise) -> Instrument:
@@ -190,11 +192,17 @@ def _coded(half: str, here: Any, sign: Int[Array, "code element"]) -> Beam:
     )
 
 
-def _tone(spec: FrontendSpec, t_ns: Int[Array, " event"], slot: Int[Array, " event"], chain: int, power_w: float) -> Drive:
+def _tone(
+    spec: FrontendSpec, t_ns: Int[Array, " event"], slot: Int[Array, " event"], chain: int, power_w: float
+) -> Drive:
     digital = np.zeros((len(t_ns), len(spec.transmit.network.wired), 1), np.complex128)
     digital[:, chain] = 1.0
     return Drive(
-        t_ns=t_ns, slot=slot, frequency_hz=np.array([spec.carrier_hz]), power_w=np.full((len(t_ns), 1), power_w), digital=digital
+        t_ns=t_ns,
+        slot=slot,
+        frequency_hz=np.array([spec.carrier_hz]),
+        power_w=np.full((len(t_ns), 1), power_w),
+        digital=digital,
     )
 
 
@@ -242,7 +250,10 @@ def residual(errors: Errors) -> Residual:
 
 
 def _alive(errors: Errors) -> Array:
-    return np.asarray((np.abs(errors.error) > 0.1) & (np.abs(errors.error) ** 2 > 4 * np.where(np.isinf(errors.variance), 0, errors.variance)))
+    return np.asarray(
+        (np.abs(errors.error) > 0.1)
+        & (np.abs(errors.error) ** 2 > 4 * np.where(np.isinf(errors.variance), 0, errors.variance))
+    )
 
 
 def fingerprint(spec: FrontendSpec) -> str:
@@ -271,7 +282,9 @@ def save(calibration: Calibration, path: str | Path) -> None:
     if path.suffix == ".npz":
         np.savez(path, **{name: np.array(value) for name, value in head.items()}, **arrays)  # type: ignore[arg-type]
     elif path.suffix == ".json":
-        path.write_text(json.dumps({**head, **{name: value.tolist() for name, value in arrays.items()}}), encoding="utf-8")
+        path.write_text(
+            json.dumps({**head, **{name: value.tolist() for name, value in arrays.items()}}), encoding="utf-8"
+        )
     else:
         raise Misuse(f"{path}: a calibration is written as .json or .npz")
 
@@ -298,7 +311,9 @@ def load(path: str | Path, spec: FrontendSpec) -> Calibration:
             )
             for half in HALVES
         }
-        calibration = Calibration(version=version, name=str(found["name"]), fingerprint=str(found["fingerprint"]), **halves)
+        calibration = Calibration(
+            version=version, name=str(found["name"]), fingerprint=str(found["fingerprint"]), **halves
+        )
     except (OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, Misuse):
             raise
@@ -315,7 +330,11 @@ def _fitting(calibration: Calibration, spec: FrontendSpec, what: str) -> Calibra
         )
     for half in HALVES:
         errors, wired = getattr(calibration, half), getattr(spec, half).network.wired
-        if errors.error.shape != wired.shape or errors.variance.shape != wired.shape or not np.all(np.isfinite(errors.error)):
+        if (
+            errors.error.shape != wired.shape
+            or errors.variance.shape != wired.shape
+            or not np.all(np.isfinite(errors.error))
+        ):
             raise Misuse(f"{what}: {half} errors have shape {errors.error.shape}, must be {wired.shape} and finite")
     return calibration
 
@@ -335,18 +354,22 @@ class Calibrated:
         self._turn: dict[str, Array] = {}
         self._scale: dict[str, Array] = {}
         self._seen: dict[str, Array] = {}
-        self._lost: list[tuple[int, tuple[Fault, ...]]] = [(-(2**62), ())]
+        self._lost = Health()
         for half in HALVES:
             errors: Errors = getattr(calibration, half)
             size, alive = np.abs(errors.error), _alive(errors)
             self._turn[half] = np.where(alive, np.angle(errors.error), 0.0)
             weakest = size[alive & np.isfinite(errors.variance)].min(initial=np.inf)
-            self._scale[half] = np.where(alive, np.minimum(weakest / np.where(size > 0, size, 1.0), 1.0), 1.0) if equalise else np.ones(size.shape)
+            self._scale[half] = (
+                np.where(alive, np.minimum(weakest / np.where(size > 0, size, 1.0), 1.0), 1.0)
+                if equalise
+                else np.ones(size.shape)
+            )
             self._seen[half] = np.minimum(size, 1.0)
 
     def set_beam(self, beam: Beam, at_ns: int) -> BeamReport:
         """Load and latch the corrected rows; the report's setpoint is what was asked for."""
-        lost = [fault for fault in self._lost_at(at_ns) if fault.half == beam.half]
+        lost = [fault for fault in self._lost.at(at_ns) if fault.half == beam.half]
         if lost:
             report = self.inner.set_beam(beam, at_ns)
             return replace(report, fault="; ".join([*([report.fault] if report.fault else []), *map(str, lost)]))
@@ -372,20 +395,17 @@ class Calibrated:
     def inject(self, fault: Fault, at_ns: int) -> None:
         """Break something from ``at_ns`` on: ``calibration_lost`` here, anything else in the machine."""
         if fault.kind == "calibration_lost":
-            self._lost.append((int(at_ns), (*self._lost[-1][1], fault)))
+            self._lost.inject(fault, at_ns)
         else:
             self.inner.inject(fault, at_ns)  # type: ignore[attr-defined]
 
     def clear(self, fault: Fault, at_ns: int) -> None:
         """Mend it from ``at_ns`` on."""
         if fault.kind == "calibration_lost":
-            self._lost.append((int(at_ns), tuple(f for f in self._lost[-1][1] if f != fault)))
+            self._lost.clear(fault, at_ns)
         else:
             self.inner.clear(fault, at_ns)  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Close the machine."""
         self.inner.close()
-
-    def _lost_at(self, t_ns: int) -> tuple[Fault, ...]:
-        return next(faults for since, faults in reversed(self._lost) if since <= t_ns)

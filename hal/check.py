@@ -30,6 +30,8 @@ UNITS: dict[str, tuple[str, Any]] = {
     "m": ("m", float),
     "mps": ("mps", float),
     "kmh": ("mps", lambda x: x / 3.6),
+    "gbps": ("bps", lambda x: x * 1e9),
+    "bps": ("bps", float),
     "deg": ("rad", np.deg2rad),
     "rad": ("rad", float),
     "dbm": ("w", lambda x: 10 ** (x / 10) * 1e-3),

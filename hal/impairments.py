@@ -43,7 +43,9 @@ class Impairments:
     smoothness: Annotated[float, Gt(0)] = 2.0  # of Rapp's curve
     saturation_spread_db: tuple[float, ...] = ()  # added to Sim.saturation_w chain by chain; nothing: all alike
     linewidth_hz: Annotated[float, Ge(0)] = 0.0  # 3 dB width of a free-running oscillator: its phase walks
-    phase_noise_dbc: tuple[tuple[float, float], ...] = ()  # mask of a locked one: (offset in Hz, dBc/Hz), offsets ascending
+    phase_noise_dbc: tuple[
+        tuple[float, float], ...
+    ] = ()  # mask of a locked one: (offset in Hz, dBc/Hz), offsets ascending
     oscillator: Literal["site", "half", "chain"] = "site"  # one for everything, one a half, or one a chain
     carrier_offset_hz: float = 0.0  # receive oscillator minus transmit oscillator
     sampling_offset_ppm: float = 0.0  # receive clock slow by this; synchronised anew at each event's start

@@ -33,12 +33,18 @@ def load_pattern(path: str | Path) -> ElementPattern:
     if gain.ndim == 2:
         first, second = (part.ravel() for part in np.meshgrid(first, second, indexing="ij"))
     if not first.shape == second.shape == gain.ravel().shape:
-        raise Misuse(f"{path}: {names[0]}, {names[1]} and gain_dbi have {first.size}, {second.size} and {gain.size} entries; must be alike")
-    grid, index = zip(*(_grid(path, name, value) for name, value in zip(names, (first, second), strict=True)), strict=True)
+        raise Misuse(
+            f"{path}: {names[0]}, {names[1]} and gain_dbi have {first.size}, {second.size} and {gain.size} entries; must be alike"
+        )
+    grid, index = zip(
+        *(_grid(path, name, value) for name, value in zip(names, (first, second), strict=True)), strict=True
+    )
     amplitude = np.full((len(grid[0]), len(grid[1])), np.nan)
     amplitude[index[0], index[1]] = 10 ** (gain.ravel() / 20)
     if first.size != amplitude.size or np.any(np.isnan(amplitude)):
-        raise Misuse(f"{path}: {first.size} directions do not fill a grid of {len(grid[0])} x {len(grid[1])}; give every one once")
+        raise Misuse(
+            f"{path}: {first.size} directions do not fill a grid of {len(grid[0])} x {len(grid[1])}; give every one once"
+        )
     start = scale * np.array([axis[0] for axis in grid])
     step = scale * np.array([(axis[-1] - axis[0]) / (len(axis) - 1) for axis in grid])
     return check_pattern(ElementPattern(axes=axes, start=start, step=step, amplitude=amplitude))
@@ -69,7 +75,9 @@ def load_codebook(path: str | Path, half: str, spec: HalfSpec) -> Beam:
     table = _table(Path(path))
     missing = {"slot", "chain", "element", "phase_deg"} - set(table)
     if missing:
-        raise Misuse(f"{path}: lacks the column {', '.join(sorted(missing))}; must have slot, chain, element, phase_deg")
+        raise Misuse(
+            f"{path}: lacks the column {', '.join(sorted(missing))}; must have slot, chain, element, phase_deg"
+        )
     place: dict[str, Any] = {}
     for name, limit in (("slot", spec.memory_slots), ("chain", chains), ("element", elements)):
         place[name] = np.asarray(table[name]).astype(np.int64)
@@ -119,7 +127,9 @@ def _table(path: Path) -> dict[str, Any]:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as found:
                 return {name: found[name] for name in found.files}
-        lines = list(csv.DictReader(line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")))
+        lines = list(
+            csv.DictReader(line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
+        )
         names = [name for name in (lines[0] if lines else {}) if name]
         return {name.strip(): np.array([float(line[name]) for line in lines]) for name in names}
     except (OSError, ValueError, TypeError) as error:

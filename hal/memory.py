@@ -4,73 +4,22 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 
 from hal.ageing import Ageing, errors, wandered
 from hal.check import finite, shaped
 from hal.errors import Misuse
 from hal.frontend import Beam, HalfSpec
+from hal.health import STATES, Fault, Health, Kind
 from hal.network import quantise, response
 from hal.record import Array, Bool, Complex, Float, Int
 from hal.walk import Noise
 
 __all__ = ["BeamMemory", "Fault", "Kind"]
 
-Kind = Literal[
-    "dead_element",
-    "stuck_phase",
-    "stuck_bit",
-    "stuck_delay",
-    "chain_off",
-    "drift",
-    "lost_command",
-    "late_command",
-    "calibration_lost",
-    "connection_cut",
-]
-
 KEPT_NS = 200_000_000  # how long a superseded row can still be asked for
 CACHE_BYTES = 128 * 1024 * 1024  # of responses, a half
-_STATES = 1 << 15  # changes of health a key has room for
 _AGE = 1 << 41  # a key is ((age * versions) + version) * states + health
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something broken, from the instant it is injected to the instant it is cleared (``docs/faults.md``).
-
-    ``dead_element``: the element passes nothing. ``stuck_phase``, ``stuck_delay``: the element's phase shifter, or the line, of one
-    chain stays at ``value`` (rad, s) whatever is loaded. ``stuck_bit``: bit ``bit`` (0 the finest) of the element's phase word in one chain
-    stays at ``value`` (0 or 1). ``chain_off``: the chain passes nothing. ``drift``: every phase of the half walks away at random,
-    ``value`` rad rms after a second, ten times that after a hundred. ``lost_command``: what is loaded meanwhile never arrives;
-    ``late_command``: it arrives ``value`` s late. ``connection_cut``: every verb raises RemoteFault, whatever the half.
-    ``calibration_lost`` is for a front end that has a calibration (``hal.calibration``).
-    """
-
-    kind: Kind
-    half: str  # "transmit" | "receive"
-    element: int = 0
-    chain: int = 0
-    line: int = 0
-    value: float = 0.0
-    bit: int = 0
-
-    def __str__(self) -> str:
-        where = {
-            "dead_element": f"element {self.element}",
-            "stuck_phase": f"chain {self.chain} element {self.element} at {self.value:.4g} rad",
-            "stuck_bit": f"{self.bit} of chain {self.chain} element {self.element} at {self.value:.0f}",
-            "stuck_delay": f"chain {self.chain} line {self.line} at {self.value:.4g} s",
-            "chain_off": f"chain {self.chain}",
-            "drift": f"of {self.value:.4g} rad in a second",
-            "late_command": f"by {self.value:.4g} s",
-        }.get(self.kind, "")
-        return f"{self.half} {self.kind.replace('_', ' ')} {where}".strip()
-
-
-SILENT = ("drift",)  # kinds no machine knows of
 
 
 @dataclass(frozen=True)
@@ -93,7 +42,6 @@ class BeamMemory:
         self.half = half
         self._ageing = Ageing() if ageing is None else ageing
         self._noise = noise
-        self._struck: set[str] = set()  # kinds of fault there ever were
         self._ages: dict[tuple[int, int], tuple[Array, Array]] = {}
         chains, elements = half.network.wired.shape
         dark = _Settings(
@@ -104,8 +52,7 @@ class BeamMemory:
         self._since: dict[int, list[int]] = {}  # slot -> instants, ascending
         self._version: dict[int, list[int]] = {}  # slot -> what holds from each of them
         self._forgotten: dict[int, int] = {}  # slot -> before this instant nothing is known any more
-        self._health_since: list[int] = []
-        self._health: list[tuple[Fault, ...]] = [()]  # before the first instant, and from each on
+        self.faults = Health()
         self._cache: OrderedDict[tuple[int, bytes], Complex[Array, "subcarrier element chain"]] = OrderedDict()
         self._cached_bytes = 0
         self._stacks: dict[tuple[tuple[int, ...], bytes], Complex[Array, "row subcarrier element chain"]] = {}
@@ -163,7 +110,7 @@ class BeamMemory:
         )
 
     def inject(self, fault: Fault, at_ns: int) -> None:
-        """Break something from ``at_ns`` on; changes of health come in order of time."""
+        """Break something from ``at_ns`` on; Misuse for what this half has not got."""
         chains, elements = self.half.network.wired.shape
         for field, limit in (("element", elements), ("chain", chains), ("line", max(self.half.network.lines, 1))):
             if not 0 <= getattr(fault, field) < limit:
@@ -183,42 +130,16 @@ class BeamMemory:
             raise Misuse("fault.kind = 'drift': a memory without chance cannot drift; give it noise")
         if fault.kind == "stuck_delay" and not self.half.network.lines:
             raise Misuse(f"fault.kind = 'stuck_delay': the {self.name} half has no delay lines")
-        self._change((*(f for f in self._health[-1] if f != fault), fault), at_ns)
-        self._struck.add(fault.kind)
+        self.faults.inject(fault, at_ns)
 
     def clear(self, fault: Fault | None, at_ns: int) -> None:
         """Mend ``fault`` (None: everything) from ``at_ns`` on."""
-        if fault is not None and fault not in self._health[-1]:
-            raise Misuse(
-                f"fault {str(fault)!r}: is not there to be cleared; there are {[str(f) for f in self._health[-1]]}"
-            )
-        self._change(() if fault is None else tuple(f for f in self._health[-1] if f != fault), at_ns)
-
-    def _change(self, health: tuple[Fault, ...], at_ns: int) -> None:
-        if self._health_since and at_ns < self._health_since[-1]:
-            raise Misuse(
-                f"at_ns = {at_ns}: changes of health come in order of time; the last was at {self._health_since[-1]}"
-            )
-        if len(self._health) >= _STATES:
-            raise Misuse(f"at_ns = {at_ns}: health has changed {len(self._health)} times, and a run has room for no more")
-        self._health_since.append(int(at_ns))
-        self._health.append(health)
-
-    def health(self, t_ns: int) -> tuple[Fault, ...]:
-        """What is broken at ``t_ns``."""
-        return self._health[int(np.searchsorted(self._health_since, t_ns, side="right"))]
-
-    def struck(self, kind: str, t_ns: Int[Array, " event"]) -> Bool[Array, " event"]:
-        """Whether a fault of this kind is there at each instant."""
-        if kind not in self._struck:
-            return np.zeros(np.shape(t_ns), dtype=np.bool_)
-        there = np.array([any(fault.kind == kind for fault in health) for health in self._health])
-        return np.asarray(there[np.searchsorted(self._health_since, t_ns, side="right")])
+        self.faults.clear(fault, at_ns)
 
     def rows(self, slot: Int[Array, " event"], t_ns: Int[Array, " event"]) -> tuple[Int[Array, " event"], list[int]]:
         """What is in force at the events: the distinct states as keys for ``responses``, and which of them each event has."""
-        key = self._in_force(slot, t_ns) * _STATES + np.searchsorted(self._health_since, t_ns, side="right")
-        if self._ageing.drifts or "drift" in self._struck:
+        key = self._in_force(slot, t_ns) * STATES + self.faults.state(t_ns)
+        if self._ageing.drifts or "drift" in self.faults.kinds:
             key = key + np.maximum(t_ns, 0) // self._ageing.update_ns * _AGE
         distinct, row = np.unique(key, return_inverse=True)
         return row, distinct.tolist()
@@ -266,7 +187,7 @@ class BeamMemory:
         name = (key, frequency_hz.tobytes())
         found = self._cache.get(name)
         if found is None:
-            row = self._broken(self._settings[key % _AGE // _STATES], key % _STATES, key // _AGE)
+            row = self._broken(self._settings[key % _AGE // STATES], key % STATES, key // _AGE)
             found = np.asarray(response(self.half.network, row.delay_s, row.phase_rad, row.amplitude, frequency_hz))
             self._cache[name] = found
             self._cached_bytes += found.nbytes
@@ -276,7 +197,7 @@ class BeamMemory:
         return found
 
     def _broken(self, row: _Settings, state: int, age: int) -> _Settings:
-        health = self._health[state]
+        health = self.faults.faults[state]
         if not health and not self._ageing.errs:
             return row
         delay_s, phase_rad, amplitude = row.delay_s.copy(), row.phase_rad.copy(), row.amplitude.copy()
@@ -304,16 +225,11 @@ class BeamMemory:
             assert self._noise is not None
             shape, t_ns = self.half.network.wired.shape, age * self._ageing.update_ns
             phase_rad, ratio = errors(self._ageing, self._noise, self.name, t_ns, shape)
-            for fault in self._health[state]:
+            for fault in self.faults.faults[state]:
                 if fault.kind == "drift":
-                    since_ns = self._since_when(fault, state)
+                    since_ns = self.faults.since(fault, state)
                     phase_rad = phase_rad + fault.value * wandered(self._noise, self.name, since_ns, t_ns, shape)
             if len(self._ages) >= 16:
                 self._ages.pop(next(iter(self._ages)))
             self._ages[state, age] = phase_rad, ratio
         return self._ages[state, age]
-
-    def _since_when(self, fault: Fault, state: int) -> int:
-        while state > 1 and fault in self._health[state - 1]:
-            state -= 1
-        return self._health_since[state - 1]

@@ -77,13 +77,16 @@ class Patient:
                 parts = []
                 for half in _halves(count):
                     some = [
-                        (replace(e, source=e.source[half], row=e.row[half], drive=_part(e.drive, half)), paths) for e, paths in incident
+                        (replace(e, source=e.source[half], row=e.row[half], drive=_part(e.drive, half)), paths)
+                        for e, paths in incident
                     ]
                     parts.append(self.receive(some, _part(listen, half)))
                 return _one_reception(parts)
             self._bear(error, int(np.min(listen.t_ns)))
             drive = incident[0][0].drive if len(incident) else None
-            samples = 1 if drive is None else len(drive.frequency_hz) if drive.samples is None else drive.samples.shape[-1]
+            samples = (
+                1 if drive is None else len(drive.frequency_hz) if drive.samples is None else drive.samples.shape[-1]
+            )
             kind = np.complex64 if drive is not None and drive.samples is not None else np.complex128
             return Reception(
                 t_ns=np.asarray(listen.t_ns),
@@ -119,14 +122,20 @@ def _halves(count: int) -> tuple[slice, slice]:
 def _part(given: Any, some: slice) -> Any:
     """A drive or listen with some of its events."""
     axes = [f.name for f in fields(given) if f.name in ("t_ns", "slot", "power_w", "digital", "samples")]
-    return replace(given, **{n: None if getattr(given, n) is None else np.asarray(getattr(given, n))[some] for n in axes})
+    return replace(
+        given, **{n: None if getattr(given, n) is None else np.asarray(getattr(given, n))[some] for n in axes}
+    )
 
 
 def _one_emission(parts: list[Emission], drive: Drive) -> Emission:
     rows = np.cumsum([0, *(len(part.response) for part in parts[:-1])])
     row: list[Int[Array, " event"]] = [part.row + first for part, first in zip(parts, rows, strict=True)]
     sent = [part.drive for part in parts]
-    if any(s.samples is not None and s.samples.shape[1:] != sent[0].samples.shape[1:] for s in sent if sent[0].samples is not None):
+    if any(
+        s.samples is not None and s.samples.shape[1:] != sent[0].samples.shape[1:]
+        for s in sent
+        if sent[0].samples is not None
+    ):
         sent = [drive]  # amplified and dark events have streams of other kinds; the dark ones decide nothing
     axes = [name for name in ("t_ns", "slot", "power_w", "digital", "samples") if getattr(sent[0], name) is not None]
     columns: dict[str, Any] = {name: np.concatenate([getattr(s, name) for s in sent]) for name in axes}

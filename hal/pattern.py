@@ -58,13 +58,17 @@ def pattern_amplitude(pattern: ElementPattern, direction: Any) -> Any:
 def check_pattern(pattern: ElementPattern) -> ElementPattern:
     """The pattern, if an element could have it; Misuse where it radiates more than 5 % above what it is fed, or is no grid."""
     if pattern.axes not in ("cosines", "angles") or min(pattern.amplitude.shape) < 2 or not np.all(pattern.step > 0):
-        raise Misuse(f"pattern: axes = {pattern.axes!r} with {pattern.amplitude.shape} points; must be a grid of 2 x 2 and more")
+        raise Misuse(
+            f"pattern: axes = {pattern.axes!r} with {pattern.amplitude.shape} points; must be a grid of 2 x 2 and more"
+        )
     if not (np.all(np.isfinite(pattern.amplitude)) and np.all(pattern.amplitude >= 0)):
         raise Misuse("pattern.amplitude: must be finite and >= 0")
     n = 20_000  # directions spread evenly over the sphere (a golden-angle spiral)
     z, turn = 1 - (2 * np.arange(n) + 1) / n, np.pi * (3 - np.sqrt(5)) * np.arange(n)
     level = np.sqrt(1 - z * z)
-    mean = float(np.mean(pattern_amplitude(pattern, np.stack([level * np.cos(turn), level * np.sin(turn), z], axis=-1)) ** 2))
+    mean = float(
+        np.mean(pattern_amplitude(pattern, np.stack([level * np.cos(turn), level * np.sin(turn), z], axis=-1)) ** 2)
+    )
     if not mean <= 1.05:
         raise Misuse(
             f"pattern: radiates {mean:.3g} times what it is fed; check that the gain is in dBi, and subtract {10 * np.log10(mean):.2f} dB if not"

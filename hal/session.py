@@ -185,7 +185,9 @@ class Client:
         if self._look() or (self._greeted and not self._line.connected):
             self._greeted = False
             if not self._line.settle(REDIAL_S):  # what only gave up a silent line is there at once
-                raise RemoteFault(f"{self}: the connection was closed since the last question; the next one tries again")
+                raise RemoteFault(
+                    f"{self}: the connection was closed since the last question; the next one tries again"
+                )
         if not self._greeted:
             self._greet()
         return self._ask(kind, payload)
@@ -332,7 +334,7 @@ class _Libzmq:
 
     def receive(self, wait_ms: float) -> list[bytes] | None:
         flags = zmq.POLLIN if self._sent else zmq.POLLIN | zmq.POLLOUT
-        ready = self._socket.poll(min(SLICE_MS, wait_ms), flags)
+        ready = self._socket.poll(int(min(SLICE_MS, wait_ms)), flags)
         return self._socket.recv_multipart() if ready & zmq.POLLIN else None
 
     def settle(self, wait_s: float) -> bool:

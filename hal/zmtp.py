@@ -14,14 +14,13 @@ import socket
 import struct
 import time
 from collections import deque
-from contextlib import suppress
 
 from hal.errors import Misuse, RemoteFault
 
 __all__ = ["Line"]
 
 RETRY_S = 0.02
-CHUNK = 1 << 20
+CHUNK = 1 << 17
 _GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 _MORE, _LONG, _COMMAND = 1, 2, 4
 _SIZE = struct.Struct(">Q")
@@ -85,8 +84,9 @@ class Line:
 
     def look(self) -> bool:
         """Take in what came unasked; return whether the connection was lost since the last look."""
-        if self._socket is not None:
-            self._advance()
+        for _ in range(16):  # a peer may not hold us here
+            if self._socket is None or not self._advance():
+                break
         lost, self._lost = self._lost, False
         return lost
 
@@ -96,8 +96,8 @@ class Line:
         while not self.connected and time.monotonic() < until:
             self._dial()
             if self._socket is None:
-                return False  # refused: nobody is there
-            if self._poll.poll(1e3 * max(until - time.monotonic(), 0)):
+                time.sleep(max(0.0, min(self._retry_at, until) - time.monotonic()))
+            elif self._poll.poll(1e3 * max(until - time.monotonic(), 0)):
                 self._advance()
         return self.connected
 
@@ -133,20 +133,23 @@ class Line:
         self._poll.register(made, select.POLLIN)
         self._write([_GREETING])
 
-    def _drop(self, news: str) -> None:
+    def _drop(self, news: str) -> bool:
         self._lost = self._lost or self.connected
         self.news = news
         self.close()
+        return False
 
     def _write(self, data: list[bytes]) -> None:
+        if self._socket is None:
+            return
         if not self._out and self.connected:
-            assert self._socket is not None
             try:
                 done = self._socket.sendmsg(data)
             except BlockingIOError:
                 done = 0
-            except OSError:
-                return self._drop("the connection was closed")
+            except OSError as error:
+                self._drop(_said(error))
+                return
             for part in data:
                 if done < len(part):
                     self._out.append(memoryview(part)[done:])
@@ -156,34 +159,34 @@ class Line:
         else:
             self._out.extend(memoryview(part) for part in data)
         if self._out:
-            assert self._socket is not None
             self._poll.modify(self._socket, select.POLLIN | select.POLLOUT)
 
-    def _advance(self) -> None:
-        """Send what waits and read what came, as far as it goes without waiting."""
+    def _advance(self) -> bool:
+        """Send what waits and read what came, as far as it goes without waiting; return whether something came."""
         assert self._socket is not None
         try:
-            if self._out:
-                while self._out:
-                    done = self._socket.send(self._out[0])
-                    self._out[0] = self._out[0][done:]
-                    if not len(self._out[0]):
-                        self._out.popleft()
-                self._poll.modify(self._socket, select.POLLIN)
+            while self._out:
+                done = self._socket.send(self._out[0])
+                self._out[0] = self._out[0][done:]
+                if not len(self._out[0]):
+                    self._out.popleft()
+                    if not self._out:
+                        self._poll.modify(self._socket, select.POLLIN)
         except BlockingIOError:
             pass
         except OSError as error:
-            return self._drop("nobody listens there" if error.errno == errno.ECONNREFUSED and not self._greeted else "the connection was closed")
+            return self._drop(_said(error))
         try:
             data = self._socket.recv(CHUNK)
         except BlockingIOError:
-            return None
+            return False
         except OSError as error:
-            return self._drop("nobody listens there" if error.errno == errno.ECONNREFUSED else "the connection was closed")
+            return self._drop(_said(error))
         if not data:
             return self._drop("the connection was closed")
         self._in += data
-        return self._parse()
+        self._parse()
+        return True
 
     def _parse(self) -> None:
         start, held = 0, self._in
@@ -198,9 +201,8 @@ class Line:
                 raise self._never("the handshake failed; does one side use CURVE keys and the other not?")
             self._greeted, start = True, 64
             self._out.append(memoryview(_ready()))
-            with suppress(OSError):
-                assert self._socket is not None
-                self._poll.modify(self._socket, select.POLLIN | select.POLLOUT)
+            assert self._socket is not None
+            self._poll.modify(self._socket, select.POLLIN | select.POLLOUT)
         while len(held) - start >= 2:
             flags = held[start]
             if flags & _LONG:
@@ -239,6 +241,12 @@ class Line:
         self._drop(why)
         self._lost = False
         return RemoteFault(why)
+
+
+def _said(error: OSError) -> str:
+    return {errno.ECONNREFUSED: "nobody listens there", errno.ENOENT: "nobody listens there"}.get(
+        error.errno or 0, "the connection was closed"
+    )
 
 
 def _parsed(endpoint: str) -> tuple[socket.AddressFamily, tuple[str, int] | str]:

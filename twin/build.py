@@ -27,7 +27,7 @@ from twin import loop
 from twin.bus import Bus, NullBus, ZmqBus, flatten
 from twin.control import Chain, Parts
 from twin.engine import Engine
-from twin.kpi import Kpi, Scorer
+from twin.kpi import Kpi, Scorer, measured
 from twin.loop import Air, Subframe
 from twin.physics.draws import Draws
 from twin.record import Recorder, RunHash
@@ -210,6 +210,7 @@ class _Twin:
             )
             stream = self.stack.enter_context((folder / "kpi.csv").open("w", newline="", encoding="utf-8"))
             self.table = csv.writer(stream)
+        self.last: Subframe | None = None
         self.warned: dict[int, str] = {}
         self.beam_due_ns: dict[str, int] = {}
 
@@ -272,6 +273,7 @@ class _Twin:
             self._row(subframe.kpi)
         if self.progress is not None:
             self.progress.show(subframe.k + 1)
+        self.last = subframe
         if self.asked_to_stop():
             raise KeyboardInterrupt
 
@@ -319,6 +321,16 @@ class _Twin:
             file, self.table = self.folder / "kpi.csv" if self.folder is not None else "kpi.csv", None
             raise OSError(full.errno, f"{full.strerror}: the run ends at t = {kpi.t_ns * 1e-9:g} s, what ran is kept", str(file)) from full
 
+    def _keep_a_dwell(self, file: Path) -> None:
+        """The delay-Doppler map of the last subframe's first dwell, for the report."""
+        if self.last is None or self.last.echo.echo is None or not self.last.dwells:
+            return
+        from twin.dwell import dwell_map
+
+        dwell = self.last.dwells[0]
+        found = self.site.controller.belief.detections
+        np.savez_compressed(file, **dwell_map(self.last.echo, 0, found, measured(dwell), dwell.paths.sink))
+
     def finish(self, interrupted: bool) -> Run:
         """Close everything and write the summary."""
         told = self.summary.told()
@@ -337,6 +349,7 @@ class _Twin:
         self.bus.close("interrupted" if interrupted else "finished", told["run"])
         self.stack.close()
         if self.folder is not None:
+            self._keep_a_dwell(self.folder / "dwell.npz")
             (self.folder / "summary.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
         kept = self.kept or []
         stacked = SimpleNamespace(

@@ -33,16 +33,32 @@ __all__ = ["arguments", "run"]
 def arguments(parser: ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("file", type=Path, help="scenario whose device is calibrated")
-    parser.add_argument("--out", type=Path, default=Path("calibration.json"), help="file to write, .json or .npz (default: calibration.json)")
-    parser.add_argument("--set", dest="sets", action="append", default=[], metavar="PATH=VALUE", help="replace a value of the scenario first")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("calibration.json"),
+        help="file to write, .json or .npz (default: calibration.json)",
+    )
+    parser.add_argument(
+        "--set",
+        dest="sets",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="replace a value of the scenario first",
+    )
     parser.add_argument("--azimuth", type=float, default=0.0, help="of the probe off boresight, deg (default: 0)")
     parser.add_argument("--elevation", type=float, default=0.0, help="of the probe, deg (default: 0)")
-    parser.add_argument("--distance", type=float, default=None, help="to the probe, m (default: five times the Fraunhofer distance)")
+    parser.add_argument(
+        "--distance", type=float, default=None, help="to the probe, m (default: five times the Fraunhofer distance)"
+    )
     parser.add_argument("--power", type=float, default=20.0, help="the probe sends, dBm (default: 20)")
     parser.add_argument("--bandwidth", type=float, default=100.0, help="of one measurement, kHz (default: 100)")
     parser.add_argument("--repeats", type=int, default=1, help="times every code is measured (default: 1)")
     parser.add_argument("--site", default=None, help="site, where there are several")
-    parser.add_argument("--plot", type=Path, default=None, help="also draw the beam pattern before and after to this file")
+    parser.add_argument(
+        "--plot", type=Path, default=None, help="also draw the beam pattern before and after to this file"
+    )
     parser.add_argument("--json", action="store_true", help="print figures as JSON")
 
 
@@ -87,7 +103,9 @@ def placed(given: Namespace, spec: FrontendSpec) -> Probe:
     limit_m = max(fraunhofer_distance_m(getattr(spec, half).array, spec.carrier_hz) for half in HALVES)
     distance_m = 5 * limit_m if given.distance is None else given.distance
     if not distance_m >= limit_m:
-        raise Misuse(f"--distance {given.distance}: must be {limit_m:.3g} m or more, where this array's far field begins")
+        raise Misuse(
+            f"--distance {given.distance}: must be {limit_m:.3g} m or more, where this array's far field begins"
+        )
     point = direction_from(np.deg2rad(given.azimuth), np.deg2rad(given.elevation)) * distance_m
     gain = LIGHT_MPS / spec.carrier_hz / (4 * np.pi * distance_m)
     x, y, z = (float(value) for value in point)
@@ -96,9 +114,16 @@ def placed(given: Namespace, spec: FrontendSpec) -> Probe:
     )
 
 
-def report(given: Namespace, spec: FrontendSpec, found: Calibration, after: Calibration, took_ns: int, end_ns: int) -> None:
+def report(
+    given: Namespace, spec: FrontendSpec, found: Calibration, after: Calibration, took_ns: int, end_ns: int
+) -> None:
     """Both halves before and after, as a table or as JSON."""
-    told: dict[str, Any] = {"file": str(given.out), "name": spec.name, "fingerprint": found.fingerprint, "took_s": took_ns * 1e-9}
+    told: dict[str, Any] = {
+        "file": str(given.out),
+        "name": spec.name,
+        "fingerprint": found.fingerprint,
+        "took_s": took_ns * 1e-9,
+    }
     for half in HALVES:
         told[half] = {when: asdict(residual(getattr(c, half))) for when, c in (("before", found), ("after", after))}
         bits = getattr(spec, half).network.phase_bits
@@ -108,7 +133,9 @@ def report(given: Namespace, spec: FrontendSpec, found: Calibration, after: Cali
         print()
         return
     print(f"{spec.name}: both halves measured over the air in {took_ns * 1e-6:.1f} ms, written to {given.out}")
-    print(f"{'half':9}{'when':8}{'phase rms':>12}{'gain rms':>11}{'array gain':>13}{'of which noise':>17}{'quantisation':>15}{'dead':>6}")
+    print(
+        f"{'half':9}{'when':8}{'phase rms':>12}{'gain rms':>11}{'array gain':>13}{'of which noise':>17}{'quantisation':>15}{'dead':>6}"
+    )
     for half in HALVES:
         for when in ("before", "after"):
             r = told[half][when]
@@ -118,10 +145,14 @@ def report(given: Namespace, spec: FrontendSpec, found: Calibration, after: Cali
             )
 
 
-def cut(half: HalfSpec, errors: Errors, azimuth_rad: Float[Array, " angle"], carrier_hz: float, steered_rad: float) -> Float[Array, " angle"]:
+def cut(
+    half: HalfSpec, errors: Errors, azimuth_rad: Float[Array, " angle"], carrier_hz: float, steered_rad: float
+) -> Float[Array, " angle"]:
     """Power over azimuth (dB over one element) of the first chain's beam steered to ``steered_rad``, with these errors in its elements."""
     wanted = direction_from(np.array([steered_rad]), np.array([0.0]))
-    wave: Complex[Array, "angle element"] = steering(half.array, direction_from(azimuth_rad, 0.0 * azimuth_rad), np.float64(carrier_hz))
+    wave: Complex[Array, "angle element"] = steering(
+        half.array, direction_from(azimuth_rad, 0.0 * azimuth_rad), np.float64(carrier_hz)
+    )
     matched = np.conj(steering(half.array, wanted, np.float64(carrier_hz)))[0]
     on = half.network.wired[0]
     field = (wave * (matched * errors.error[0] * on)).sum(axis=-1) / np.sqrt(on.sum())
@@ -148,11 +179,21 @@ def draw(path: Path, spec: FrontendSpec, before: Calibration, after: Calibration
         )
         for label, errors, colour, width in lines:
             left = residual(errors)
-            text = label if label == "ideal" else f"{label}: {np.rad2deg(left.phase_rms_rad):.1f}° rms, array gain {left.array_gain_db:.2f} dB"
+            text = (
+                label
+                if label == "ideal"
+                else f"{label}: {np.rad2deg(left.phase_rms_rad):.1f}° rms, array gain {left.array_gain_db:.2f} dB"
+            )
             power_db = cut(here, errors, azimuth, spec.carrier_hz, steered_rad)
-            axis.plot(np.rad2deg(azimuth), power_db, color=colour, lw=width, ls="--" if label == "ideal" else "-", label=text)
+            axis.plot(
+                np.rad2deg(azimuth), power_db, color=colour, lw=width, ls="--" if label == "ideal" else "-", label=text
+            )
         top = 10 * np.log10(elements)
-        axis.set(ylim=(top - 45, top + 8), ylabel="gain over one element (dB)", title=f"{spec.name} {half}: beam steered to {np.rad2deg(steered_rad):.0f}°")
+        axis.set(
+            ylim=(top - 45, top + 8),
+            ylabel="gain over one element (dB)",
+            title=f"{spec.name} {half}: beam steered to {np.rad2deg(steered_rad):.0f}°",
+        )
         axis.grid(alpha=0.3)
         axis.legend(loc="upper left", fontsize=9)
     axes[-1].set_xlabel("azimuth off boresight (deg)")

@@ -34,7 +34,12 @@ def run(given: Namespace) -> int:
         json.dump(done.summary, sys.stdout, indent=1)
         print()
     else:
-        print(table(done.summary))
+        print(table(done.summary), flush=True)
+    if done.path is not None and given.report and done.summary["run"]["subframes"]:
+        from twin.report import report
+
+        report(done.path)
+    if not given.json:
         print(f"run directory: {done.path}")
     return 130 if done.interrupted else 0
 

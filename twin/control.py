@@ -29,6 +29,7 @@ from twin.records import (
     BasebandCommand,
     BeamsCommand,
     Belief,
+    ChannelEstimate,
     Command,
     Detections,
     EchoObservation,
@@ -140,7 +141,7 @@ class Chain:
             t_ns=channel.t_ns,
             tracks=tracks,
             channel=channel,
-            predicted_bps=self._predicted(pilots, parts.estimator.channel(channel, pilots), baseband),
+            predicted_bps=self._predicted(pilots, channel, baseband),
             swaps=self._bindings.swaps,
             rebindings=self._bindings.rebindings,
         )
@@ -215,8 +216,11 @@ class Chain:
             power_w=np.broadcast_to(power, (updates, *power.shape)),
         )
 
-    def _predicted(self, pilots: PilotObservation, channel: Complex[Array, "user subcarrier element"], baseband: BasebandCommand) -> Float[Array, " user"]:
+    def _predicted(
+        self, pilots: PilotObservation, estimate: ChannelEstimate, baseband: BasebandCommand
+    ) -> Float[Array, " user"]:
         """Rate a user over the subframe, if the channel is what it is believed to be and the beam what was read back."""
+        channel = self.parts.estimator.channel(estimate, pilots)
         plan, numerology = pilots.plan, self.numerology
         beam = pilots.transmit_beam.setpoint if pilots.transmit_beam.readback is None else pilots.transmit_beam.readback
         rate = np.zeros(len(pilots.user))
@@ -228,7 +232,10 @@ class Chain:
             sent = response(self.spec.transmit.network, beam.delay_s[row], beam.phase_rad[row], beam.amplitude[row], numerology.subcarrier_hz)[0]
             at = np.searchsorted(baseband.slot, plan.slot[block[0]])
             heard = np.einsum("me,mec,c->m", channel[i], sent, baseband.digital[-1, at, :, 0])
-            bits = np.log2(1 + np.abs(heard) ** 2 * baseband.power_w[-1, at] / numerology.user_noise_w).sum()
+            size = np.abs(estimate.gain[i]) ** 2
+            known = size > 0  # what is not known of a gain has power too
+            power = np.abs(heard) ** 2 * np.where(known, 1 + estimate.gain_variance[i] / np.where(known, size, 1.0), 1.0)
+            bits = np.log2(1 + power * baseband.power_w[-1, at] / numerology.user_noise_w).sum()
             share = (block.size * numerology.block_ns - np.isin(block, plan.update_block).sum() * numerology.pilot_ns) / numerology.subframe_ns
             rate[i] = bits * numerology.subcarrier_spacing_hz * share
         return rate

@@ -23,13 +23,21 @@ COLOUR = {"pass": "green", "fail": "bold red", "skip": "yellow"}
 def arguments(parser: ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument(
-        "target", metavar="ENDPOINT", help="where the machine is served (tcp://HOST:PORT), or a scenario whose device is opened here"
+        "target",
+        metavar="ENDPOINT",
+        help="where the machine is served (tcp://HOST:PORT), or a scenario whose device is opened here",
     )
     parser.add_argument("--rules", help="only these, comma-separated")
     parser.add_argument("--fresh", action="store_true", help="the machine was just started: slots must be dark")
-    parser.add_argument("--latency-ms", type=float, default=100.0, help="limit of set_beam's 99th percentile (default %(default)s)")
+    parser.add_argument(
+        "--latency-ms", type=float, default=100.0, help="limit of set_beam's 99th percentile (default %(default)s)"
+    )
     parser.add_argument("--timeout-s", type=float, default=10.0, help="limit of one question (default %(default)s)")
-    parser.add_argument("--start-ns", type=int, help="time of the first command, later than any the machine has heard (default: this computer's uptime)")
+    parser.add_argument(
+        "--start-ns",
+        type=int,
+        help="time of the first command, later than any the machine has heard (default: this computer's uptime)",
+    )
     parser.add_argument("--json", action="store_true", help="print the verdicts as JSON, and nothing else")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write them as JUnit XML as well")
 

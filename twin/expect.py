@@ -21,7 +21,7 @@ __all__ = ["Alive", "Expectation", "Expectations", "Figure", "Rate", "Readback",
 class Rate:
     """A user's rate does not stay below a level for longer than a time."""
 
-    at_least_bps: Annotated[float, Gt(0)]  # of a subframe
+    at_least_bps: Annotated[float, In("gbps"), Gt(0)]  # of a subframe
     user: str = ""  # its name; nothing: every user that is there
     longer_than_ns: Annotated[int, In("ms"), Ge(0)] = 0  # it may stay below so long
     after_ns: Annotated[int, In("ms"), Ge(0)] = 0  # not looked at before
@@ -31,7 +31,9 @@ class Rate:
 class Readback:
     """Every phase, delay and amplitude that the machine reads back is what was asked for, within a number of steps."""
 
-    steps: Annotated[float, Gt(0)] = 0.5  # of the machine's resolution; a continuous setting must agree to a millionth of its range
+    steps: Annotated[float, Gt(0)] = (
+        0.5  # of the machine's resolution; a continuous setting must agree to a millionth of its range
+    )
     half: Literal["transmit", "receive", "both"] = "both"
 
 
@@ -96,7 +98,13 @@ class Expectations:
     name their line.
     """
 
-    def __init__(self, scenario: Any, names: tuple[str, ...] = (), spec: FrontendSpec | None = None, file: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        scenario: Any,
+        names: tuple[str, ...] = (),
+        spec: FrontendSpec | None = None,
+        file: str | Path | None = None,
+    ) -> None:
         self._watchers = [_WATCHERS[type(entry)](entry, scenario, names, spec) for entry in scenario.expect]
         self._lines = _lines(file, len(self._watchers))
         self._period_ns: int = scenario.subframe.period_ns
@@ -124,7 +132,8 @@ class Expectations:
     def summary(self) -> dict[str, Any]:
         """For the run's summary: how many were watched, and each that was broken."""
         broken = [
-            {"index": v.index, "line": v.line, "kind": v.kind, "t_s": v.t_ns * 1e-9, "value": v.value, "said": v.said} for v in self.violations
+            {"index": v.index, "line": v.line, "kind": v.kind, "t_s": v.t_ns * 1e-9, "value": v.value, "said": v.said}
+            for v in self.violations
         ]
         return {"watched": len(self._watchers), "violated": broken}
 
@@ -132,11 +141,19 @@ class Expectations:
         """Write a JUnit XML report: one test case a line of ``expect:``."""
         root = ElementTree.Element("testsuites")
         one = ElementTree.SubElement(
-            root, "testsuite", name=suite, tests=str(len(self._watchers)), failures=str(len(self.violations)), errors="0", skipped="0"
+            root,
+            "testsuite",
+            name=suite,
+            tests=str(len(self._watchers)),
+            failures=str(len(self.violations)),
+            errors="0",
+            skipped="0",
         )
         failed = {v.index: v for v in self.violations}
         for index, watcher in enumerate(self._watchers):
-            case = ElementTree.SubElement(one, "testcase", classname=suite, name=f"expect[{index}] {_told(watcher.wanted)}")
+            case = ElementTree.SubElement(
+                one, "testcase", classname=suite, name=f"expect[{index}] {_told(watcher.wanted)}"
+            )
             if index in failed:
                 ElementTree.SubElement(case, "failure", message=str(failed[index]), type=failed[index].kind)
         ElementTree.indent(root)
@@ -188,7 +205,11 @@ class _RateWatch:
             spell = self.spells.setdefault(i, _Below(self.wanted.longer_than_ns))
             if spell.add(rate < self.wanted.at_least_bps, kpi.t_ns, period_ns):  # absent is NaN, and not below
                 since_s = (spell.since or 0) * 1e-9
-                return kpi.t_ns, rate, f"{name} has {rate * 1e-9:.4g} Gbps, since {since_s:.4f} s below {self.wanted.at_least_bps * 1e-9:.4g}"
+                return (
+                    kpi.t_ns,
+                    rate,
+                    f"{name} has {rate * 1e-9:.4g} Gbps, since {since_s:.4f} s below {self.wanted.at_least_bps * 1e-9:.4g}",
+                )
         return None
 
     def finish(self) -> tuple[int, float, str] | None:
@@ -248,7 +269,9 @@ class _ReadbackWatch:
                 continue
             steps = _steps_off(report, getattr(self.spec, half).network)
             if not steps <= self.wanted.steps * (1 + 1e-6):
-                told = "nothing is read back" if report.readback is None else f"the worst setting is {steps:.3g} steps off"
+                told = (
+                    "nothing is read back" if report.readback is None else f"the worst setting is {steps:.3g} steps off"
+                )
                 return kpi.t_ns, steps, f"{half}: {told}{': ' + report.fault if report.fault else ''}"
         return None
 
@@ -266,7 +289,11 @@ def _steps_off(report: BeamReport, network: Any) -> float:
     phase = np.abs(np.mod(want.phase_rad - got.phase_rad + np.pi, turn) - np.pi) * wired
     off = [np.max(phase, initial=0.0) * 2 ** (network.phase_bits or 20) / turn]
     if network.lines:
-        off.append(np.max(np.abs(want.delay_s - got.delay_s), initial=0.0) * 2 ** (network.delay_bits or 20) / network.delay_range_s)
+        off.append(
+            np.max(np.abs(want.delay_s - got.delay_s), initial=0.0)
+            * 2 ** (network.delay_bits or 20)
+            / network.delay_range_s
+        )
     return float(max(off))
 
 
@@ -292,7 +319,11 @@ class _RecoveryWatch:
             usual = self._usual()
             self.done = rate >= self.wanted.share * usual
             if not self.done and self.since >= self.wanted.subframes:
-                return kpi.t_ns, rate, f"{self.since} subframes after the mending the sum rate is {rate * 1e-9:.4g} Gbps; it was {usual * 1e-9:.4g} before"
+                return (
+                    kpi.t_ns,
+                    rate,
+                    f"{self.since} subframes after the mending the sum rate is {rate * 1e-9:.4g} Gbps; it was {usual * 1e-9:.4g} before",
+                )
         return None
 
     def _usual(self) -> float:

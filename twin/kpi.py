@@ -149,7 +149,7 @@ def dwell_bound(
     direction = paths.arrival_m / np.linalg.norm(paths.arrival_m, axis=1, keepdims=True)
     slopes = np.stack(steering_gradient(half.array, direction, frequency[0]), axis=1)  # [path, 2, element]
     slopes = slopes * element_amplitude(half.array, direction)[:, None, None]
-    b_gradient = np.einsum("pge,ec->pgc", slopes, combiner[0, 0])
+    b_gradient = slopes @ combiner[0, 0]
     noise = dwell.noise_w * (combiner[0, 0].T @ combiner[0, 0].conj())
     assert emission.drive.samples is not None
     samples, frames = emission.drive.samples.shape[-1], len(emission.drive.t_ns)

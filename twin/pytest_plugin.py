@@ -20,7 +20,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """The two options; each may stand in the ini file too, as ``twin_device`` and ``twin_scenario``."""
     group = parser.getgroup("isac-twin", "isac-twin: the machine under test")
     group.addoption("--twin-device", metavar="ENDPOINT", help="test the machine that is served there (tcp://HOST:PORT)")
-    group.addoption("--twin-scenario", metavar="FILE", help="test this scenario's device; with --twin-device, refuse a machine with another nameplate")
+    group.addoption(
+        "--twin-scenario",
+        metavar="FILE",
+        help="test this scenario's device; with --twin-device, refuse a machine with another nameplate",
+    )
     parser.addini("twin_device", "endpoint of the machine under test", default="")
     parser.addini("twin_scenario", "scenario whose device is under test", default="")
 
@@ -60,7 +64,7 @@ def _opened(endpoint: str, file: str) -> Frontend:
     scenario: Any = load(file) if file else Scenario(sites={"site": Site()})
     if endpoint:
         from hal.devices.remote import Remote
-        from twin.build import frontend_spec
+        from twin.scenario import frontend_spec
 
         (site,) = scenario.sites
         return Remote(endpoint, timeout_s=10.0, warn_s=5.0).open(frontend_spec(scenario, site) if file else None)

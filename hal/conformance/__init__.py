@@ -17,8 +17,8 @@ from hal.frontend import Frontend
 __all__ = ["RULES", "SESSION_RULES", "Verdict", "check", "junit"]
 
 RULES: dict[str, Callable[[Bench], Finding]] = {**machine.RULES, **beams.RULES}
-SESSION_RULES: dict[str, Callable[[Bench], Finding]] = session.RULES
-LAST: dict[str, Callable[[Bench], Finding]] = machine.LAST
+SESSION_RULES: dict[str, Callable[[Bench], Finding]] = {**session.RULES}
+LAST: dict[str, Callable[[Bench], Finding]] = {**machine.LAST}
 
 
 def check(
@@ -35,7 +35,8 @@ def check(
 
     ``endpoint`` is where ``frontend`` is served, None leaves the session's rules out; ``only`` names rules to run. ``latency_limit_s`` bounds
     the 99th percentile of the round trip, ``start_ns`` is the first time commands carry, later than any the machine has heard.
-    ``fresh``: the machine was just started, so slots must be dark. ``closing`` runs the rule ``close`` last, which ends the front end. Raises Misuse for a rule that is not there.
+    ``fresh``: the machine was just started, so slots must be dark. ``closing`` runs the rule ``close`` last, which ends the front end.
+    Raises Misuse for a rule that is not there.
     """
     rules = {**RULES, **(SESSION_RULES if endpoint is not None else {}), **(LAST if closing else {})}
     wanted = list(rules) if only is None else list(only)
@@ -70,7 +71,12 @@ def junit(verdicts: list[Verdict], name: str) -> str:
     """The verdicts as JUnit XML, a test case a rule; ``name`` is the machine's."""
     count = {kind: sum(v.verdict == kind for v in verdicts) for kind in ("fail", "skip")}
     suite = ElementTree.Element(
-        "testsuite", name=f"conformance of {name}", tests=str(len(verdicts)), failures=str(count["fail"]), errors="0", skipped=str(count["skip"])
+        "testsuite",
+        name=f"conformance of {name}",
+        tests=str(len(verdicts)),
+        failures=str(count["fail"]),
+        errors="0",
+        skipped=str(count["skip"]),
     )
     for v in verdicts:
         case = ElementTree.SubElement(suite, "testcase", classname="conformance", name=v.rule)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,10 @@ def causality(bench: Bench) -> Finding:
         begun = bench.now_ns
         report = bench.load(bench.scattered(half, [0], 2))
         if not report.accepted_ns >= begun:
-            raise Broken(f"{half}: accepted {begun - report.accepted_ns} ns before it was commanded", {"early_ns": begun - report.accepted_ns})
+            raise Broken(
+                f"{half}: accepted {begun - report.accepted_ns} ns before it was commanded",
+                {"early_ns": begun - report.accepted_ns},
+            )
         wait_ns = report.effective_ns + report.uncertainty_ns - report.accepted_ns
         if not wait_ns >= bench.spec.command_latency_ns:
             raise Broken(
@@ -41,16 +45,25 @@ def causality(bench: Bench) -> Finding:
 
 def settling(bench: Bench) -> Finding:
     """A beam is said to be in force no earlier than latency, bus and settling time after the command."""
-    spec, numbers = bench.spec, {}
+    spec = bench.spec
+    numbers: dict[str, float] = {}
     for half in HALVES:
         begun = bench.now_ns
         report = bench.load(bench.scattered(half, [0], 3))
         took = report.effective_ns + report.uncertainty_ns - begun
         least = spec.command_latency_ns + bench.settings(half, 1) * spec.bus_ns_per_element + spec.settling_ns
         if not took >= least:
-            raise Broken(f"{half}: settled after {took} ns; the nameplate's latency, bus and settling add up to {least} ns", {"took_ns": took, "least_ns": least})
+            raise Broken(
+                f"{half}: settled after {took} ns; the nameplate's latency, bus and settling add up to {least} ns",
+                {"took_ns": took, "least_ns": least},
+            )
         numbers |= {f"{half}_took_ns": took, f"{half}_least_ns": least}
-    return Finding("settled " + ", ".join(f"{numbers[f'{h}_took_ns']:.0f} ns ({h})" for h in HALVES) + " after the command, as the nameplate adds up", numbers)
+    return Finding(
+        "settled "
+        + ", ".join(f"{numbers[f'{h}_took_ns']:.0f} ns ({h})" for h in HALVES)
+        + " after the command, as the nameplate adds up",
+        numbers,
+    )
 
 
 def bus_time(bench: Bench) -> Finding:
@@ -63,14 +76,23 @@ def bus_time(bench: Bench) -> Finding:
             begun = bench.now_ns
             report = bench.load(bench.scattered(half, list(range(n)), n))
             took.append(report.effective_ns - begun)
-        if any(b < a for a, b in zip(took, took[1:], strict=False)):
-            raise Broken(f"{half}: loads of {rows} rows take {took} ns; more rows cannot take less time", {"rows": len(rows)})
+        if any(b < a for a, b in pairwise(took)):
+            raise Broken(
+                f"{half}: loads of {rows} rows take {took} ns; more rows cannot take less time", {"rows": len(rows)}
+            )
         if len(rows) > 1:
             slope = (took[-1] - took[0]) / (bench.settings(half, rows[-1]) - bench.settings(half, rows[0]))
-            slack = 0.1 * spec.bus_ns_per_element + 2 * report.uncertainty_ns / bench.settings(half, rows[-1] - rows[0]) + 0.01
+            slack = (
+                0.1 * spec.bus_ns_per_element
+                + 2 * report.uncertainty_ns / bench.settings(half, rows[-1] - rows[0])
+                + 0.01
+            )
             numbers[f"{half}_ns_per_setting"] = slope
             if not abs(slope - spec.bus_ns_per_element) <= slack:
-                raise Broken(f"{half}: {slope:.3g} ns a setting; the nameplate says {spec.bus_ns_per_element}", {"found_ns": slope})
+                raise Broken(
+                    f"{half}: {slope:.3g} ns a setting; the nameplate says {spec.bus_ns_per_element}",
+                    {"found_ns": slope},
+                )
     said = ", ".join(f"{value:.3g} ns a setting ({name.partition('_')[0]})" for name, value in numbers.items())
     return Finding(f"{said or 'one slot only'}; the nameplate says {spec.bus_ns_per_element}", numbers)
 
@@ -91,8 +113,17 @@ def busy(bench: Bench) -> Finding:
         least = bench.settings(half, 1) * spec.bus_ns_per_element - first.uncertainty_ns - second.uncertainty_ns
         numbers[f"{half}_wait_ns"] = wait
         if not wait >= least:
-            raise Broken(f"{half}: a load while the bus is busy is in force {wait} ns after the one before; loading it takes {least} ns", {"wait_ns": wait, "least_ns": least})
-    return Finding(", ".join(f"{half} {'refused' if np.isinf(n) else f'{n:.0f} ns later'}" for half, n in zip(HALVES, numbers.values(), strict=True)), numbers)
+            raise Broken(
+                f"{half}: a load while the bus is busy is in force {wait} ns after the one before; loading it takes {least} ns",
+                {"wait_ns": wait, "least_ns": least},
+            )
+    return Finding(
+        ", ".join(
+            f"{half} {'refused' if np.isinf(n) else f'{n:.0f} ns later'}"
+            for half, n in zip(HALVES, numbers.values(), strict=True)
+        ),
+        numbers,
+    )
 
 
 def time_order(bench: Bench) -> Finding:
@@ -104,8 +135,12 @@ def time_order(bench: Bench) -> Finding:
     except Misuse:
         return Finding("a command from the past is refused")
     if not late.effective_ns >= first.effective_ns - first.uncertainty_ns - late.uncertainty_ns:
-        raise Broken(f"a command from the past is in force {first.effective_ns - late.effective_ns} ns before the beam that was set already")
-    return Finding(f"a command from the past is in force {late.effective_ns - first.effective_ns} ns after the beam that was set already")
+        raise Broken(
+            f"a command from the past is in force {first.effective_ns - late.effective_ns} ns before the beam that was set already"
+        )
+    return Finding(
+        f"a command from the past is in force {late.effective_ns - first.effective_ns} ns after the beam that was set already"
+    )
 
 
 def _opposed(bench: Bench, slots: list[int]) -> tuple[Beam, Beam]:
@@ -127,10 +162,14 @@ def meanwhile(bench: Bench) -> Finding:
     if off.any():
         event = int(np.argmax(off.any(axis=1)))
         raise Broken(
-            f"{int(off[event].sum())} elements of slot {slots[event % len(slots)]} had left the old beam {until + 1 - t_ns[event // len(slots)]} ns before the new one was in force",
+            f"{int(off[event].sum())} elements of slot {slots[event % len(slots)]} had left the old beam "
+            f"{until + 1 - t_ns[event // len(slots)]} ns before the new one was in force",
             {"elements": int(off[event].sum())},
         )
-    return Finding(f"{len(slots)} slots keep the old beam through {until + 1 - begun} ns of loading, at {len(t_ns)} instants", {"loading_ns": until + 1 - begun})
+    return Finding(
+        f"{len(slots)} slots keep the old beam through {until + 1 - begun} ns of loading, at {len(t_ns)} instants",
+        {"loading_ns": until + 1 - begun},
+    )
 
 
 def latch(bench: Bench) -> Finding:
@@ -149,10 +188,20 @@ def latch(bench: Bench) -> Finding:
     if not moves.any():
         raise Broken("a beam opposed to the last one changes no element at all")
     early, missing = int((moves & ~changed(before, settled)).sum()), int((moves & changed(after, settled)).sum())
-    numbers = {"elements": before.shape[0] * before.shape[2], "early": early, "missing": missing, "uncertainty_ns": tells}
+    numbers = {
+        "elements": before.shape[0] * before.shape[2],
+        "early": early,
+        "missing": missing,
+        "uncertainty_ns": tells,
+    }
     if early or missing:
-        raise Broken(f"of {numbers['elements']} elements, {early} had the new beam before it was in force and {missing} did not have it then", numbers)
-    return Finding(f"{numbers['elements']} elements of {len(slots)} slots change together, within {2 * tells + 1} ns", numbers)
+        raise Broken(
+            f"of {numbers['elements']} elements, {early} had the new beam before it was in force and {missing} did not have it then",
+            numbers,
+        )
+    return Finding(
+        f"{numbers['elements']} elements of {len(slots)} slots change together, within {2 * tells + 1} ns", numbers
+    )
 
 
 def memory(bench: Bench) -> Finding:
@@ -164,11 +213,16 @@ def memory(bench: Bench) -> Finding:
     beam = first.reshape(len(slots), -1)
     norm = np.linalg.norm(beam, axis=1)
     if not np.all(norm > 0):
-        raise Broken(f"{int((norm == 0).sum())} of {len(slots)} slots are dark after loading", {"dark": int((norm == 0).sum())})
+        raise Broken(
+            f"{int((norm == 0).sum())} of {len(slots)} slots are dark after loading", {"dark": int((norm == 0).sum())}
+        )
     apart = np.add.outer(norm**2, norm**2) - 2 * (beam.conj() @ beam.T).real
     alike = np.argwhere(np.triu(apart <= 1e-12 * np.outer(norm, norm), 1))
     if len(alike):
-        raise Broken(f"slots {slots[alike[0, 0]]} and {slots[alike[0, 1]]} were loaded with two beams and send one", {"alike": len(alike)})
+        raise Broken(
+            f"slots {slots[alike[0, 0]]} and {slots[alike[0, 1]]} were loaded with two beams and send one",
+            {"alike": len(alike)},
+        )
     last = slots[-1]
     bench.load(bench.scattered("transmit", [last], 999))
     bench.now_ns += 1_000_000
@@ -176,12 +230,16 @@ def memory(bench: Bench) -> Finding:
     moved = [slot for slot in slots if changed(again[slot], first[slot]).any()]
     if moved != [last]:
         raise Broken(f"slot {last} was loaded anew; the slots that changed are {moved[:8]}", {"changed": len(moved)})
-    return Finding(f"{len(slots)} slots loaded, each holds its own beam, and loading one leaves the others", {"slots": len(slots)})
+    return Finding(
+        f"{len(slots)} slots loaded, each holds its own beam, and loading one leaves the others", {"slots": len(slots)}
+    )
 
 
 def _law(bench: Bench, taken: Beam, drive: Drive) -> Array:
     """What the nameplate's network makes of these settings: ``[slot subcarrier element chain]``."""
-    out: Array = response(bench.spec.transmit.network, taken.delay_s, taken.phase_rad, taken.amplitude, drive.frequency_hz)
+    out: Array = response(
+        bench.spec.transmit.network, taken.delay_s, taken.phase_rad, taken.amplitude, drive.frequency_hz
+    )
     return out
 
 
@@ -193,7 +251,9 @@ def readback(bench: Bench) -> Finding:
         report = bench.load(bench.scattered("transmit", slots, 20 + seed))
         told = report.readback
         if told is None:
-            delay_s, phase_rad, amplitude, _ = quantise(network, report.setpoint.delay_s, report.setpoint.phase_rad, report.setpoint.amplitude)
+            delay_s, phase_rad, amplitude, _ = quantise(
+                network, report.setpoint.delay_s, report.setpoint.phase_rad, report.setpoint.amplitude
+            )
             told = replace(report.setpoint, delay_s=delay_s, phase_rad=phase_rad, amplitude=amplitude)
         drive = bench.drive(slots, [bench.now_ns] * len(slots))
         found, want = spread(bench.frontend.emit(drive)), _law(bench, told, drive)
@@ -203,8 +263,14 @@ def readback(bench: Bench) -> Finding:
         if not worst <= 1e-6:
             wrong = int((off > 1e-6).any(axis=(1, 3)).sum())
             source = "was read back" if report.readback is not None else "the nameplate makes of the setpoint"
-            raise Broken(f"{wrong} of {off.shape[0] * off.shape[2]} elements radiate something else than {source} (off by {worst:.3g} of full amplitude)", {"worst": worst, "elements": wrong})
-    return Finding(f"what is radiated is what was {'read back' if report.readback else 'set'}, to {worst:.1e} of full amplitude", {"worst": worst})
+            raise Broken(
+                f"{wrong} of {off.shape[0] * off.shape[2]} elements radiate something else than {source} (off by {worst:.3g} of full amplitude)",
+                {"worst": worst, "elements": wrong},
+            )
+    return Finding(
+        f"what is radiated is what was {'read back' if report.readback else 'set'}, to {worst:.1e} of full amplitude",
+        {"worst": worst},
+    )
 
 
 def power(bench: Bench) -> Finding:
@@ -222,8 +288,14 @@ def power(bench: Bench) -> Finding:
             continue
         off = float(np.max(np.abs(found - want)))
         if not off <= 1e-6:
-            raise Broken(f"a chain radiates {float(found.flat[0]):.6g} of its power at amplitude {amplitude:.3g}; the law is {float(np.mean(want)):.6g}", numbers)
-    return Finding(f"a chain radiates {numbers['norm2_at_1']:.6f} of its power with all on, {numbers['norm2_at_0.33']:.6f} at a third of the amplitude", numbers)
+            raise Broken(
+                f"a chain radiates {float(found.flat[0]):.6g} of its power at amplitude {amplitude:.3g}; the law is {float(np.mean(want)):.6g}",
+                numbers,
+            )
+    return Finding(
+        f"a chain radiates {numbers['norm2_at_1']:.6f} of its power with all on, {numbers['norm2_at_0.33']:.6f} at a third of the amplitude",
+        numbers,
+    )
 
 
 def determinism(bench: Bench) -> Finding:
@@ -275,16 +347,25 @@ def reception(bench: Bench) -> Finding:
     if report.readback is None:
         raise Skipped("this machine has no read-back")
     drive = _frame(bench, 2, 32, 1.0, source=True)
-    there = Emission(source=np.zeros(2, dtype=np.int64), drive=drive, row=np.zeros(2, dtype=np.int64), response=np.ones((1, 1, 1, 1), dtype=np.complex128))
+    there = Emission(
+        source=np.zeros(2, dtype=np.int64),
+        drive=drive,
+        row=np.zeros(2, dtype=np.int64),
+        response=np.ones((1, 1, 1, 1), dtype=np.complex128),
+    )
     paths = _paths(bench, bench.now_ns, [0], [SITE], 1e-3, [[100.0, 20.0, -10.0]])
     bench.now_ns += 1_000_000
     heard = bench.frontend.receive([(there, paths)], Listen(t_ns=drive.t_ns, slot=drive.slot, bandwidth_hz=64e6))
     taken = report.readback
-    told = np.asarray(response(spec.receive.network, taken.delay_s, taken.phase_rad, taken.amplitude, drive.frequency_hz))
+    told = np.asarray(
+        response(spec.receive.network, taken.delay_s, taken.phase_rad, taken.amplitude, drive.frequency_hz)
+    )
     want = 1e-3 * beam_gains(paths, spec.receive.array, told, drive.frequency_hz, "arrival")[0, 0, 0]
     off = float(np.max(np.abs(heard.samples.mean(axis=(0, 2)) - want)) / np.max(np.abs(want)))
     if not off <= 1e-2:
-        raise Broken(f"a plane wave leaves the chains {off:.3g} off from what the settings read back make of it", {"off": off})
+        raise Broken(
+            f"a plane wave leaves the chains {off:.3g} off from what the settings read back make of it", {"off": off}
+        )
     return Finding(f"a plane wave leaves {len(want)} chains as the settings read back say, to {off:.1e}", {"off": off})
 
 
@@ -302,13 +383,26 @@ def noise(bench: Bench) -> Finding:
     stated, lawful = heard.noise_w, thermal_noise_w(64e6, spec.noise_figure_db)
     samples = heard.samples[:, 0].ravel()
     measured, error = float(np.mean(np.abs(samples) ** 2)), 5 / np.sqrt(samples.size)
-    numbers = {"measured_over_ktbf_db": 10 * np.log10(max(measured, 1e-300) / lawful), "stated_over_ktbf_db": 10 * np.log10(max(stated, 1e-300) / lawful), "samples": samples.size}
+    numbers = {
+        "measured_over_ktbf_db": 10 * np.log10(max(measured, 1e-300) / lawful),
+        "stated_over_ktbf_db": 10 * np.log10(max(stated, 1e-300) / lawful),
+        "samples": samples.size,
+    }
     too_high = spec.simulated and measured > lawful * (1 + error)
     if measured < lawful * (1 - error) or too_high:
-        raise Broken(f"{samples.size} samples of silence have {numbers['measured_over_ktbf_db']:+.2f} dB of k T B F; five standard errors are {10 * np.log10(1 + error):.2f} dB", numbers)
+        raise Broken(
+            f"{samples.size} samples of silence have {numbers['measured_over_ktbf_db']:+.2f} dB of k T B F; "
+            f"five standard errors are {10 * np.log10(1 + error):.2f} dB",
+            numbers,
+        )
     if not abs(stated / lawful - 1) <= 1e-6:
-        raise Broken(f"the noise stated is {numbers['stated_over_ktbf_db']:+.3f} dB of the nameplate's k T B F", numbers)
-    return Finding(f"{samples.size} samples of silence have {numbers['measured_over_ktbf_db']:+.2f} dB of k T B F ({10 * np.log10(lawful * 1e3):.1f} dBm)", numbers)
+        raise Broken(
+            f"the noise stated is {numbers['stated_over_ktbf_db']:+.3f} dB of the nameplate's k T B F", numbers
+        )
+    return Finding(
+        f"{samples.size} samples of silence have {numbers['measured_over_ktbf_db']:+.2f} dB of k T B F ({10 * np.log10(lawful * 1e3):.1f} dBm)",
+        numbers,
+    )
 
 
 RULES = {

@@ -36,7 +36,7 @@ class Finding:
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
-class Broken(Exception):  # noqa: N818 - a rule is broken; that is no error of the suite
+class Broken(Exception):
     """A rule broken, in a sentence and numbers."""
 
     def __init__(self, says: str, numbers: Mapping[str, float] | None = None) -> None:
@@ -44,14 +44,16 @@ class Broken(Exception):  # noqa: N818 - a rule is broken; that is no error of t
         self.numbers = dict(numbers or {})
 
 
-class Skipped(Exception):  # noqa: N818
+class Skipped(Exception):
     """A rule that says nothing about this machine, and why."""
 
 
 class Bench:
     """A front end under test. ``now_ns`` is the time of the next command, after all that was commanded before."""
 
-    def __init__(self, frontend: Frontend, endpoint: str | None, latency_limit_s: float, start_ns: int, fresh: bool) -> None:
+    def __init__(
+        self, frontend: Frontend, endpoint: str | None, latency_limit_s: float, start_ns: int, fresh: bool
+    ) -> None:
         self.frontend, self.spec, self.endpoint = frontend, frontend.spec, endpoint
         self.latency_limit_s, self.now_ns, self.fresh = latency_limit_s, start_ns, fresh
 
@@ -132,7 +134,9 @@ class Bench:
         except Misuse:
             return
         except (RemoteFault, LateArrival) as error:
-            raise Broken(f"{what}: refused as {type(error).__name__}; the asker's own mistake is misuse ({error})") from None
+            raise Broken(
+                f"{what}: refused as {type(error).__name__}; the asker's own mistake is misuse ({error})"
+            ) from None
         raise Broken(f"{what}: was taken; it must be refused as misuse")
 
 

@@ -43,7 +43,7 @@ def nameplate(bench: Bench) -> Finding:
 
 def _half_flaws(half: HalfSpec) -> list[str]:
     network, array = half.network, half.array
-    chains, elements = network.wired.shape
+    elements = network.wired.shape[1]
     flaws = []
     if array.position_m.shape != (elements, 3) or not np.isfinite(array.position_m).all():
         flaws.append(f"positions {array.position_m.shape} for {elements} wired elements")
@@ -60,7 +60,11 @@ def _half_flaws(half: HalfSpec) -> list[str]:
         flaws.append(f"line: must be {low} .. {high} for each element")
     if network.lines and not (np.isfinite(network.delay_range_s) and network.delay_range_s > 0):
         flaws.append(f"delay_range_s = {network.delay_range_s}")
-    flaws += [f"{name} = {getattr(network, name)}" for name in ("phase_bits", "delay_bits", "amplitude_bits") if not 0 <= getattr(network, name) <= 24]
+    flaws += [
+        f"{name} = {getattr(network, name)}"
+        for name in ("phase_bits", "delay_bits", "amplitude_bits")
+        if not 0 <= getattr(network, name) <= 24
+    ]
     if not network.loss_db >= 0:
         flaws.append(f"loss_db = {network.loss_db}")
     if not half.memory_slots >= 1:
@@ -87,7 +91,11 @@ def round_trip(bench: Bench) -> Finding:
 
 def phase_steps(bench: Bench) -> Finding:
     """Phases go to the nearest multiple of 2 pi / 2^bits."""
-    return _steps(bench, "phase_rad", lambda half: (half.network.phase_bits, 2 * np.pi / 2**half.network.phase_bits, 2**half.network.phase_bits))
+    return _steps(
+        bench,
+        "phase_rad",
+        lambda half: (half.network.phase_bits, 2 * np.pi / 2**half.network.phase_bits, 2**half.network.phase_bits),
+    )
 
 
 def delay_steps(bench: Bench) -> Finding:
@@ -95,7 +103,11 @@ def delay_steps(bench: Bench) -> Finding:
     return _steps(
         bench,
         "delay_s",
-        lambda half: (half.network.delay_bits, half.network.delay_range_s / 2**half.network.delay_bits, 2**half.network.delay_bits - bool(half.network.delay_bits)),
+        lambda half: (
+            half.network.delay_bits,
+            half.network.delay_range_s / 2**half.network.delay_bits,
+            2**half.network.delay_bits - bool(half.network.delay_bits),
+        ),
     )
 
 
@@ -131,7 +143,10 @@ def _steps(bench: Bench, field: str, steps: Callable[[HalfSpec], tuple[int, floa
             if asked is fine and bits:
                 found = gaps(np.mod(np.round(got / step, 6), count if field == "phase_rad" else np.inf), 1e-4) * step
                 if not abs(found - step) <= 1e-4 * step:
-                    raise Broken(f"{half} {field}: steps of {found:.6g}; the nameplate says {step:.6g}", {"found": found, "step": step})
+                    raise Broken(
+                        f"{half} {field}: steps of {found:.6g}; the nameplate says {step:.6g}",
+                        {"found": found, "step": step},
+                    )
         numbers[f"{half}_step"] = step if bits else 0.0
         numbers[f"{half}_worst"] = worst
         said.append(f"{half} {f'in steps of {step:.4g} ({bits} bit)' if bits else 'continuous'}")
@@ -163,7 +178,10 @@ def out_of_range(bench: Bench) -> Finding:
         beam = bench.beam(half, [0])
         clean = bench.load(beam)
         if clean.clipped:
-            raise Broken(f"{half}: {clean.clipped} settings of a beam within range are reported as clipped", {"clipped": clean.clipped})
+            raise Broken(
+                f"{half}: {clean.clipped} settings of a beam within range are reported as clipped",
+                {"clipped": clean.clipped},
+            )
         amplitude, delay_s = beam.amplitude.copy(), beam.delay_s.copy()
         first, last = np.argwhere(network.wired)[[0, -1]]
         amplitude[0, first[0], first[1]], amplitude[0, last[0], last[1]] = 3.0, -2.0
@@ -177,7 +195,10 @@ def out_of_range(bench: Bench) -> Finding:
             ways[half] = "refused"
             continue
         if report.clipped != wrong:
-            raise Broken(f"{half}: {wrong} settings out of range, {report.clipped} reported as clipped", {"sent": wrong, "reported": report.clipped})
+            raise Broken(
+                f"{half}: {wrong} settings out of range, {report.clipped} reported as clipped",
+                {"sent": wrong, "reported": report.clipped},
+            )
         if report.readback is not None:
             _within(half, report.readback, network.delay_range_s)
         ways[half] = "clipped and counted"
@@ -185,7 +206,10 @@ def out_of_range(bench: Bench) -> Finding:
 
 
 def _within(half: str, taken: Beam, delay_range_s: float) -> None:
-    if not (np.all((taken.amplitude >= 0) & (taken.amplitude <= 1)) and np.all((taken.delay_s >= 0) & (taken.delay_s <= delay_range_s))):
+    if not (
+        np.all((taken.amplitude >= 0) & (taken.amplitude <= 1))
+        and np.all((taken.delay_s >= 0) & (taken.delay_s <= delay_range_s))
+    ):
         raise Broken(f"{half}: the read-back of a clipped beam is itself out of range")
 
 
@@ -208,7 +232,9 @@ def not_finite(bench: Bench) -> Finding:
         bench.now_ns += 1_000_000
         if before is not None and changed(bench.sent([0], [bench.now_ns]), before).any():
             raise Broken("a beam that was refused was taken all the same")
-    return Finding(f"{tried} beams with one setting not finite, all refused as misuse, the beam in force kept", {"refused": tried})
+    return Finding(
+        f"{tried} beams with one setting not finite, all refused as misuse, the beam in force kept", {"refused": tried}
+    )
 
 
 def shapes(bench: Bench) -> Finding:
@@ -222,7 +248,9 @@ def shapes(bench: Bench) -> Finding:
         lines = beam.delay_s.shape[2]
         for what, wrong in {
             f"{elements + 1} of {elements} elements": replace(beam, phase_rad=wide, amplitude=wide),
-            f"{chains + 1} of {chains} chains": replace(beam, phase_rad=tall, amplitude=tall, delay_s=np.zeros((1, chains + 1, lines))),
+            f"{chains + 1} of {chains} chains": replace(
+                beam, phase_rad=tall, amplitude=tall, delay_s=np.zeros((1, chains + 1, lines))
+            ),
             f"{lines + 1} of {lines} delay lines": replace(beam, delay_s=np.zeros((1, chains, lines + 1))),
         }.items():
             bench.refused(f"{half} settings for {what}", lambda wrong=wrong: bench.load(wrong))
@@ -236,7 +264,9 @@ def slots(bench: Bench) -> Finding:
     for half in HALVES:
         count = bench.half(half).memory_slots
         for wrong in (-1, count):
-            bench.refused(f"{half} slot {wrong} of {count}", lambda half=half, wrong=wrong: bench.load(bench.beam(half, [wrong])))
+            bench.refused(
+                f"{half} slot {wrong} of {count}", lambda half=half, wrong=wrong: bench.load(bench.beam(half, [wrong]))
+            )
         bench.refused(f"{half} slot 0 twice in one load", lambda half=half: bench.load(bench.beam(half, [0, 0])))
     count = bench.spec.transmit.memory_slots
     try:
@@ -256,7 +286,9 @@ def dark(bench: Bench) -> Finding:
     except Misuse:
         return Finding(f"slot {last}, not loaded yet, is refused")
     if amplitude and not bench.fresh:
-        raise Skipped(f"slot {last} radiates; whether it was loaded before this session is not known (start the machine anew, and say so)")
+        raise Skipped(
+            f"slot {last} radiates; whether it was loaded before this session is not known (start the machine anew, and say so)"
+        )
     if amplitude:
         raise Broken(f"slot {last} radiates before it was ever loaded", {"amplitude": amplitude})
     return Finding(f"slot {last}, not loaded yet, radiates nothing")

@@ -36,7 +36,9 @@ class _Stranger:
     def send(self, *frames: bytes) -> None:
         self.socket.send_multipart(list(frames))
 
-    def question(self, kind: str, seq: int | None = None, version: tuple[int, int] = VERSION, incarnation: int = 0) -> bytes:
+    def question(
+        self, kind: str, seq: int | None = None, version: tuple[int, int] = VERSION, incarnation: int = 0
+    ) -> bytes:
         self.seq = self.seq + 1 if seq is None else seq
         return msgspec.msgpack.encode(Header(PROTOCOL, version, kind, self.seq, incarnation=incarnation))
 
@@ -96,14 +98,22 @@ def version(bench: Bench) -> Finding:
 
 def garbage(bench: Bench) -> Finding:
     """Nonsense is answered by a fault or dropped, and the next good question is answered."""
-    tried: list[tuple[bytes, ...]] = [(b"",), (b"\xc1", b""), (b"x",) * 5, (msgspec.msgpack.encode([PROTOCOL, "1.0", "spec", 1]), b""), (b"\x93\x01",)]
+    tried: list[tuple[bytes, ...]] = [
+        (b"",),
+        (b"\xc1", b""),
+        (b"x",) * 5,
+        (msgspec.msgpack.encode([PROTOCOL, "1.0", "spec", 1]), b""),
+        (b"\x93\x01",),
+    ]
     with _stranger(bench) as peer:
         for frames in tried:
             peer.send(*frames)
         for payload in (b"", b"\xff" * 64, msgspec.msgpack.encode({"t_ns": 1})):
             header, said = _until(peer, "emit", payload)
             if header.kind not in ("fault", "misuse"):
-                raise Broken(f"a drive of {len(payload)} bytes of nonsense is answered by {header.kind!r} {said[:40]!r}")
+                raise Broken(
+                    f"a drive of {len(payload)} bytes of nonsense is answered by {header.kind!r} {said[:40]!r}"
+                )
         transport, _, address = str(bench.endpoint).partition("://")
         if transport == "tcp":
             host, _, port = address.rpartition(":")
@@ -111,7 +121,10 @@ def garbage(bench: Bench) -> Finding:
                 bare.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(range(256)) * 16)
         if _until(peer, "spec", b"")[0].kind != "answer":
             raise Broken("the nameplate is not told any more after garbage")
-    return Finding(f"{len(tried) + 3} pieces of nonsense and bytes that are not ZeroMQ; the nameplate is still told", {"pieces": len(tried) + 4})
+    return Finding(
+        f"{len(tried) + 3} pieces of nonsense and bytes that are not ZeroMQ; the nameplate is still told",
+        {"pieces": len(tried) + 4},
+    )
 
 
 def _until(peer: _Stranger, kind: str, payload: bytes) -> tuple[Header, bytes]:
@@ -150,7 +163,9 @@ def stale(bench: Bench) -> Finding:
         own, _ = peer.ask("ping", incarnation=header.incarnation)
         other, _ = peer.ask("ping", incarnation=header.incarnation ^ 1)
     if (own.kind, other.kind) != ("answer", "anew"):
-        raise Broken(f"a question for this incarnation is answered by {own.kind!r}, for another by {other.kind!r}; must be answer and anew")
+        raise Broken(
+            f"a question for this incarnation is answered by {own.kind!r}, for another by {other.kind!r}; must be answer and anew"
+        )
     return Finding("a question meant for an earlier server is answered 'anew' and not done")
 
 
@@ -171,7 +186,9 @@ def clients(bench: Bench) -> Finding:
     bench.now_ns += 1_000_000
     if changed(bench.sent([0], [bench.now_ns]), before).any():
         raise Broken("the beam changed when another client left; the beam in force stays")
-    return Finding("20 questions of two clients in turn, and a third that leaves: answers are their own, the beam stays")
+    return Finding(
+        "20 questions of two clients in turn, and a third that leaves: answers are their own, the beam stays"
+    )
 
 
 def heartbeats(bench: Bench) -> Finding:

@@ -84,7 +84,12 @@ class RecordedFrontend:
                     f"tape {self.path}: the {beam.half} beam set at {at_ns} ns was another; with exact = False what was done then is played"
                 )
             if not self.departed:
-                _log.warning("tape %s: the %s beam set at %d ns was another; what was done then is played", self.path, beam.half, at_ns)
+                _log.warning(
+                    "tape %s: the %s beam set at %d ns was another; what was done then is played",
+                    self.path,
+                    beam.half,
+                    at_ns,
+                )
             self.departed += 1
         self._next(key)
         return report
@@ -114,8 +119,14 @@ class RecordedFrontend:
         answers = self._answers.get(key)
         if answers is None:
             count, first_ns, last_ns = self._span.get(key[0], (0, 0, 0))
-            holds = f"it holds {count} of {key[0]} from {first_ns} to {last_ns} ns" if count else f"it holds no {key[0]} at all"
-            raise Misuse(f"tape {self.path}: has no {said}; {holds}: playback is open loop, only what was recorded can be asked for")
+            holds = (
+                f"it holds {count} of {key[0]} from {first_ns} to {last_ns} ns"
+                if count
+                else f"it holds no {key[0]} at all"
+            )
+            raise Misuse(
+                f"tape {self.path}: has no {said}; {holds}: playback is open loop, only what was recorded can be asked for"
+            )
         start, length = answers[min(self._played.get(key, 0), len(answers) - 1)]
         self._file.seek(start)
         return decode(msgpack.unpackb(self._file.read(length))[2], kind)
@@ -145,7 +156,9 @@ class TapeFrontend:
             self._file = open(self.path, "xb")
         except OSError as error:
             real.close()
-            raise Misuse(f"tape {self.path}: {error.strerror}; a tape is never written over: choose another name") from None
+            raise Misuse(
+                f"tape {self.path}: {error.strerror}; a tape is never written over: choose another name"
+            ) from None
         self._write([FORMAT, list(VERSION), encode(self.spec)])
 
     def set_beam(self, beam: Beam, at_ns: int) -> BeamReport:

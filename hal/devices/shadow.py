@@ -107,7 +107,9 @@ class ShadowFrontend:
         steps = 0.0 if told else self._steps
         return Doubt(
             told=told,
-            delay_s=steps * network.delay_range_s / 2**network.delay_bits if network.lines and network.delay_bits else 0.0,
+            delay_s=steps * network.delay_range_s / 2**network.delay_bits
+            if network.lines and network.delay_bits
+            else 0.0,
             phase_rad=steps * 2 * np.pi / 2**network.phase_bits if network.phase_bits else 0.0,
             amplitude=steps / (2**network.amplitude_bits - 1) if network.amplitude_bits else 0.0,
             effective_ns=effective_ns,

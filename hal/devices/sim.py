@@ -12,8 +12,9 @@ from hal.chain import convert, thermal_noise_w
 from hal.check import Ge, Gt, In, finite, shaped
 from hal.errors import Misuse, RemoteFault
 from hal.frontend import SITE, Beam, BeamReport, Drive, Emission, FrontendSpec, Incident, Listen, Reception
+from hal.health import SILENT
 from hal.impairments import Impairments, heard_share, received, sent
-from hal.memory import SILENT, BeamMemory, Fault
+from hal.memory import BeamMemory, Fault
 from hal.reception import add_noise, frames, noise_root, subcarriers
 from hal.record import Array, Float, Int
 from hal.walk import Noise
@@ -95,7 +96,7 @@ class SimFrontend:
             )
         spec = self.spec
         settings = len(taken.slot) * int(memory.half.network.wired.sum())
-        health = memory.health(at_ns)
+        health = memory.faults.at(at_ns)
         late_ns = round(sum(fault.value for fault in health if fault.kind == "late_command") * 1e9)
         start_ns = max(at_ns + late_ns + spec.command_latency_ns, self._busy_ns[beam.half])
         loaded_ns = start_ns + settings * spec.bus_ns_per_element
@@ -200,7 +201,7 @@ class SimFrontend:
             raise Misuse(f"{self.spec.name}: this front end is closed; open another")
 
     def _connected(self, t_ns: Int[Array, " event"]) -> None:
-        cut = [memory.struck("connection_cut", t_ns) for memory in self._memory.values()]
+        cut = [memory.faults.struck("connection_cut", t_ns) for memory in self._memory.values()]
         if np.any(cut):
             t = int(t_ns[np.argmax(np.any(cut, axis=0))])
             raise RemoteFault(f"{self.spec.name}: the connection is cut at {t} ns; it keeps the beams it has")

@@ -36,7 +36,9 @@ def half(columns: int = 8, rows: int = 8, slots: int = 16, array: Upa | Ula | No
     return HalfSpec(array=built, network=Network(**network).build(built.columns, built.rows), memory_slots=slots)
 
 
-def nameplate(transmit: HalfSpec | None = None, receive: HalfSpec | None = None, name: str = "small", power_w: float = 1.0) -> FrontendSpec:
+def nameplate(
+    transmit: HalfSpec | None = None, receive: HalfSpec | None = None, name: str = "small", power_w: float = 1.0
+) -> FrontendSpec:
     return FrontendSpec(
         name=name,
         carrier_hz=CARRIER_HZ,
@@ -85,7 +87,13 @@ def frames(t_ns: Any, samples: Any, power_w: float = 1.0, chains: int = 1) -> Dr
     )
 
 
-def echo_path(delay_samples: float = 0.0, gain: complex = 1.0, direction: Any = (1.0, 0.0, 0.0), source: int = SITE, sink: int = SITE) -> Paths:
+def echo_path(
+    delay_samples: float = 0.0,
+    gain: complex = 1.0,
+    direction: Any = (1.0, 0.0, 0.0),
+    source: int = SITE,
+    sink: int = SITE,
+) -> Paths:
     point = np.array([direction], float) * 1e3
     return Paths(
         carrier_hz=CARRIER_HZ,
@@ -109,7 +117,9 @@ def heard(front: SimFrontend, drive: Drive, paths: Paths, source: int = SITE) ->
         ones = np.ones((1, len(drive.frequency_hz), 1, 1), complex)
         emission = Emission(source=none + source, drive=drive, row=none, response=ones)
     rate = RATE_HZ if drive.samples is not None else 1e5
-    return front.receive([(emission, paths)], Listen(t_ns=drive.t_ns, slot=np.zeros(len(drive.t_ns), int), bandwidth_hz=rate))
+    return front.receive(
+        [(emission, paths)], Listen(t_ns=drive.t_ns, slot=np.zeros(len(drive.t_ns), int), bandwidth_hz=rate)
+    )
 
 
 def wavelength_m() -> float:

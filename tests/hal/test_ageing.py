@@ -85,7 +85,10 @@ def test_a_stuck_bit_acts_on_the_word():
     spec = nameplate(transmit=half(phase_bits=3))
     front = machine(spec)
     beam = matched(spec, "transmit")
-    beam = type(beam)(**{n: getattr(beam, n) for n in beam.__slots__} | {"phase_rad": beam.phase_rad * 0 + np.arange(64) % 8 * np.pi / 4})
+    beam = type(beam)(
+        **{n: getattr(beam, n) for n in beam.__slots__}
+        | {"phase_rad": beam.phase_rad * 0 + np.arange(64) % 8 * np.pi / 4}
+    )
     front.set_beam(beam, 0)
     for value, expected in ((1.0, lambda word: word | 2), (0.0, lambda word: word & 5)):
         fault = Fault("stuck_bit", "transmit", element=3, value=value, bit=1)
@@ -117,10 +120,15 @@ def test_a_cut_connection_refuses_every_verb_until_it_is_mended():
     for verb in (
         lambda: front.set_beam(matched(SPEC, "receive"), SECOND),
         lambda: front.emit(drive),
-        lambda: front.receive([(front.emit(frames([2 * SECOND], np.ones(8))), echo_path())], Listen(t_ns=np.array([2 * SECOND]), slot=np.zeros(1, int), bandwidth_hz=1e6))
-        and front.emit(frames([SECOND, 3 * SECOND], np.ones(8))),
+        lambda: (
+            front.receive(
+                [(front.emit(frames([2 * SECOND], np.ones(8))), echo_path())],
+                Listen(t_ns=np.array([2 * SECOND]), slot=np.zeros(1, int), bandwidth_hz=1e6),
+            )
+            and front.emit(frames([SECOND, 3 * SECOND], np.ones(8)))
+        ),
     ):
-        with pytest.raises(RemoteFault, match="small: the connection is cut at 1[.0-9]*"):
+        with pytest.raises(RemoteFault, match=r"small: the connection is cut at 1[.0-9]*"):
             verb()
     assert kept(front, 2 * SECOND) == pytest.approx(1.0)  # the beam it had
 

@@ -10,7 +10,18 @@ from small import CARRIER_HZ, LIGHT_MPS, echo_path, frames, half, machine, match
 
 from hal.ageing import Ageing, errors
 from hal.array import direction_from, fraunhofer_distance_m
-from hal.calibration import Calibrated, Errors, Probe, calibrate, fingerprint, load, measure, residual, save, simulated_instrument
+from hal.calibration import (
+    Calibrated,
+    Errors,
+    Probe,
+    calibrate,
+    fingerprint,
+    load,
+    measure,
+    residual,
+    save,
+    simulated_instrument,
+)
 from hal.errors import Misuse
 from hal.medium import beam_gains
 from hal.memory import Fault
@@ -87,7 +98,14 @@ def test_the_gain_comes_back_in_directions_that_were_not_measured():
         machine_.set_beam(matched(spec, "transmit", elsewhere), t)
         drive = frames([t + 1_000_000], np.ones(8))
         sent = machine_.emit(drive)
-        return np.abs(beam_gains(echo_path(direction=elsewhere), spec.transmit.array, sent.response, drive.frequency_hz)[0, 0, 0, 0]) ** 2
+        return (
+            np.abs(
+                beam_gains(echo_path(direction=elsewhere), spec.transmit.array, sent.response, drive.frequency_hz)[
+                    0, 0, 0, 0
+                ]
+            )
+            ** 2
+        )
 
     before, after = gain(front, t_ns), gain(Calibrated(front, found), t_ns + 5_000_000)
     true = truth(spec, "transmit")
@@ -140,7 +158,9 @@ def test_calibration_lost_and_restored():
     for report in told:
         drive = frames([report.effective_ns + 1000], np.ones(8))
         sent = wrapped.emit(drive)
-        levels.append(np.abs(beam_gains(echo_path(), spec.transmit.array, sent.response, drive.frequency_hz)[0, 0, 0, 0]) ** 2)
+        levels.append(
+            np.abs(beam_gains(echo_path(), spec.transmit.array, sent.response, drive.frequency_hz)[0, 0, 0, 0]) ** 2
+        )
     assert levels[1] < 0.75 * levels[0]
     assert levels[2] == pytest.approx(levels[0])
 
@@ -163,7 +183,11 @@ def test_another_array_another_version_and_nonsense_are_refused(tmp_path):
     found, _ = calibrate(front, probe, instrument)
     path = tmp_path / "c.json"
     save(found, path)
-    for other in (nameplate(name="other"), nameplate(transmit=half(8, 8, phase_bits=5)), nameplate(transmit=half(4, 16))):
+    for other in (
+        nameplate(name="other"),
+        nameplate(transmit=half(8, 8, phase_bits=5)),
+        nameplate(transmit=half(4, 16)),
+    ):
         with pytest.raises(Misuse, match="measure again"):
             load(path, other)
         with pytest.raises(Misuse, match="geometry, wiring, carrier and name"):

@@ -213,7 +213,9 @@ class WrapsSlots(Mutant):
     """Takes a slot number modulo the memory's size."""
 
     def set_beam(self, beam: Beam, at_ns: int) -> BeamReport:
-        return super().set_beam(replace(beam, slot=beam.slot % getattr(SPEC, beam.half, SPEC.transmit).memory_slots), at_ns)
+        return super().set_beam(
+            replace(beam, slot=beam.slot % getattr(SPEC, beam.half, SPEC.transmit).memory_slots), at_ns
+        )
 
 
 class WrongErrors(Mutant):
@@ -230,7 +232,12 @@ class UndoesTime(Mutant):
 
     def set_beam(self, beam: Beam, at_ns: int) -> BeamReport:
         report = super().set_beam(beam, at_ns)
-        least = at_ns + SPEC.command_latency_ns + int(getattr(SPEC, beam.half, SPEC.transmit).network.wired.sum()) * 10 * len(beam.slot) + 500
+        least = (
+            at_ns
+            + SPEC.command_latency_ns
+            + int(getattr(SPEC, beam.half, SPEC.transmit).network.wired.sum()) * 10 * len(beam.slot)
+            + 500
+        )
         return replace(report, effective_ns=least) if report.effective_ns > at_ns + 400_000 else report
 
 
@@ -276,7 +283,6 @@ class StaysOpen(Mutant):
 
     def close(self) -> None:
         pass
-
 
 
 MUTANTS: dict[type[Mutant], str] = {
@@ -335,8 +341,14 @@ def test_other_machines_pass_too() -> None:
     from hal.network import Network
 
     one = Ula(elements=4).build(28e9, np.zeros(3), np.eye(3))
-    half = replace(SPEC.transmit, array=one, network=Network(chains=4, connection="partial", phase_bits=0, amplitude_bits=5, loss_db=2.0).build(4, 1))
-    spec = replace(SPEC, carrier_hz=28e9, transmit=half, receive=replace(half, memory_slots=1), bus_ns_per_element=0, settling_ns=0)
+    half = replace(
+        SPEC.transmit,
+        array=one,
+        network=Network(chains=4, connection="partial", phase_bits=0, amplitude_bits=5, loss_db=2.0).build(4, 1),
+    )
+    spec = replace(
+        SPEC, carrier_hz=28e9, transmit=half, receive=replace(half, memory_slots=1), bus_ns_per_element=0, settling_ns=0
+    )
     verdicts = check(Sim().open(spec, machine.noise), fresh=True)
     assert not failed(verdicts), [v for v in verdicts if v.verdict == "fail"]
 
@@ -377,11 +389,18 @@ def test_one_rule_can_be_asked_for_and_one_that_is_not_there_is_misuse() -> None
 
 
 def test_junit_is_what_ci_reads() -> None:
-    verdicts = [Verdict("a", "pass", "well", {"x_us": 1.5}), Verdict("b", "fail", "bad \x00 <&>", {}), Verdict("c", "skip", "no", {})]
+    verdicts = [
+        Verdict("a", "pass", "well", {"x_us": 1.5}),
+        Verdict("b", "fail", "bad \x00 <&>", {}),
+        Verdict("c", "skip", "no", {}),
+    ]
     suite = ElementTree.fromstring(junit(verdicts, "bench & co"))
-    assert (suite.get("name"), suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("conformance of bench & co", "3", "1", "1")
+    assert (suite.get("name"), suite.get("tests"), suite.get("failures"), suite.get("skipped")) == (
+        "conformance of bench & co",
+        "3",
+        "1",
+        "1",
+    )
     assert [[child.tag for child in case] for case in suite] == [["system-out"], ["failure"], ["skipped"]]
     assert "x_us = 1.5" in (suite[0][0].text or "")
     assert suite[1][0].get("message") == "bad ? <&>"
-
-

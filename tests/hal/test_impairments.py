@@ -43,7 +43,11 @@ def test_a_pilot_has_its_image_on_the_mirrored_subcarrier():
     power = np.zeros((1, 8))
     power[0, 1] = 1e-3
     drive = Drive(
-        t_ns=np.array([10_000_000]), slot=np.zeros(1, int), frequency_hz=frequency, power_w=power, digital=np.ones((1, 1, 1), complex)
+        t_ns=np.array([10_000_000]),
+        slot=np.zeros(1, int),
+        frequency_hz=frequency,
+        power_w=power,
+        digital=np.ones((1, 1, 1), complex),
     )
     front = opened(receive_iq_gain_db=1.0, receive_iq_phase_rad=0.1)
     got = np.abs(heard(front, drive, echo_path(source=3), source=3).samples[0, 0]) ** 2
@@ -74,7 +78,7 @@ def test_a_slow_clock_samples_later_and_later():
 
     got = resampled(wave(q)[None, None], late)[0, 0]
     assert np.max(np.abs(got - wave(q * (1 + late)))) < 1e-5
-    with pytest.raises(Misuse, match="half a sample|at most 0.5"):
+    with pytest.raises(Misuse, match=r"at most 0\.5"):
         resampled(np.ones((1, 1, 2**14), complex), 100e-6)
 
 
@@ -95,7 +99,8 @@ def test_a_pilot_loses_the_share_of_its_energy():
         digital=np.ones((1, 1, 1), complex),
     )
     plain, cut = (
-        np.abs(heard(opened(**flaws), drive, echo_path(source=3), source=3).samples[0, 0, 0]) ** 2 for flaws in ({}, {"switching_ns": 2_500})
+        np.abs(heard(opened(**flaws), drive, echo_path(source=3), source=3).samples[0, 0, 0]) ** 2
+        for flaws in ({}, {"switching_ns": 2_500})
     )
     assert cut / plain == pytest.approx(0.75)  # 2.5 us of 10
 
@@ -126,7 +131,9 @@ def test_mask_power_is_the_integral():
     level = 10 ** (np.interp(np.log10(f), [4, 6], [-80, -100]) / 10)
     assert mask_power(MASK, 1e3, 1e7) == pytest.approx(2 * np.trapezoid(level, f), rel=1e-6)
     assert mask_power(MASK, 1e5, 1e5) == 0
-    assert mask_power(((1e4, -80.0), (1e6, -100.0)), 1e4, 1e5) + mask_power(MASK, 1e5, 1e6) == pytest.approx(mask_power(MASK, 0, 1e9))
+    assert mask_power(((1e4, -80.0), (1e6, -100.0)), 1e4, 1e5) + mask_power(MASK, 1e5, 1e6) == pytest.approx(
+        mask_power(MASK, 0, 1e9)
+    )
 
 
 EVERYTHING = {
@@ -164,7 +171,9 @@ def test_flaws_that_are_off_change_no_bit():
 
 
 def test_precision_is_kept():
-    one = received(np.ones((1, 1, 8), np.complex64), Impairments(carrier_offset_hz=1.0), noise, np.array([0]), 1e6, 1e-5, True)
+    one = received(
+        np.ones((1, 1, 8), np.complex64), Impairments(carrier_offset_hz=1.0), noise, np.array([0]), 1e6, 1e-5, True
+    )
     assert one.dtype == np.complex64
 
 

@@ -20,7 +20,14 @@ def gain(front, spec, direction, t_ns=10_000_000):
     """Power gain of transmit slot 0 towards a direction."""
     drive = frames([t_ns], np.ones(64, complex))
     emission = front.emit(drive)
-    return float(np.abs(beam_gains(echo_path(direction=direction), spec.transmit.array, emission.response, drive.frequency_hz)[0, 0, 0, 0]) ** 2)
+    return float(
+        np.abs(
+            beam_gains(echo_path(direction=direction), spec.transmit.array, emission.response, drive.frequency_hz)[
+                0, 0, 0, 0
+            ]
+        )
+        ** 2
+    )
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 6])
@@ -120,12 +127,18 @@ def test_near_field_at_the_fraunhofer_distance():
     feed = np.full((1, 1, 256, 1), 1 / 16 + 0j)
     for share, v in ((1.0, 0.5), (0.25, 1.0), (1 / 16, 2.0)):
         paths = echo_path()
-        at = type(paths)(**{n: getattr(paths, n) for n in paths.__slots__} | {"departure_m": np.array([[far_m * share, 0, 0]])})
-        near, away = (np.abs(beam_gains(at, array, feed, np.array([CARRIER_HZ]))[0, 0, 0, 0]) ** 2 for array in (sphere, plane))
+        at = type(paths)(
+            **{n: getattr(paths, n) for n in paths.__slots__} | {"departure_m": np.array([[far_m * share, 0, 0]])}
+        )
+        near, away = (
+            np.abs(beam_gains(at, array, feed, np.array([CARRIER_HZ]))[0, 0, 0, 0]) ** 2 for array in (sphere, plane)
+        )
         s, c = fresnel(v)
         assert away == pytest.approx(256, rel=1e-12)
         assert near / away == pytest.approx((c * c + s * s) / v**2, abs=2e-3)
-        assert near == pytest.approx(np.abs((near_field(sphere, at.departure_m[0], np.float64(CARRIER_HZ)) / 16).sum()) ** 2)
+        assert near == pytest.approx(
+            np.abs((near_field(sphere, at.departure_m[0], np.float64(CARRIER_HZ)) / 16).sum()) ** 2
+        )
 
 
 def test_coupling_of_identity_is_none_and_lossless_coupling_keeps_power():

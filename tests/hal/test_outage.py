@@ -33,14 +33,21 @@ def test_events_in_the_cut_are_dark_and_the_others_as_ever(saturation_w):
     assert np.array_equal(np.abs(got[:, 0, 0]) > 0, [True, True, False, False, False, True])
     whole = heard(cut()[1], frames(t_ns[[0]], np.ones(16)), echo_path()).samples if np.isinf(saturation_w) else got[:1]
     assert np.array_equal(got[:1], whole)
-    parts = [heard(cut(saturation_w=saturation_w)[0], frames(t, np.ones(16)), echo_path()).samples for t in (t_ns[:3], t_ns[3:])]
+    parts = [
+        heard(cut(saturation_w=saturation_w)[0], frames(t, np.ones(16)), echo_path()).samples
+        for t in (t_ns[:3], t_ns[3:])
+    ]
     assert np.array_equal(got, np.concatenate(parts))
 
 
 def test_silence_has_the_nameplates_noise():
     patient, _ = cut()
     drive = Drive(
-        t_ns=np.array([15 * MS]), slot=np.zeros(1, int), frequency_hz=np.array([CARRIER_HZ]), power_w=np.ones((1, 1)), digital=np.ones((1, 1, 1), complex)
+        t_ns=np.array([15 * MS]),
+        slot=np.zeros(1, int),
+        frequency_hz=np.array([CARRIER_HZ]),
+        power_w=np.ones((1, 1)),
+        digital=np.ones((1, 1, 1), complex),
     )
     got = heard(patient, drive, echo_path(source=3), source=3)
     assert not got.samples.any()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import hal.devices.remote
+import hal.devices.remote  # noqa: F401
 import twin.build
 import twin.scenario  # noqa: F401 - pytester forgets modules it did not find here, and NumPy loads only once
 

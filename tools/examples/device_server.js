@@ -16,7 +16,7 @@ let samplesSent = 1;
 
 class Misuse extends Error {}
 
-// An array on the wire is [dtype, shape, bytes], little-endian; times are safe integers for another 80 days of ns since start.
+// An array on the wire is [dtype, shape, bytes], little-endian. Times are Numbers here: exact up to 2^53 ns, 104 days.
 function array(dtype, shape, flat) {
   const bytes = new Uint8Array(flat.length * BYTES[dtype]), view = new DataView(bytes.buffer);
   flat.forEach((x, k) => {

@@ -3,11 +3,18 @@
 python device_server.py [tcp://127.0.0.1:5600]    then: twin device check tcp://127.0.0.1:5600 --fresh
 """
 
-import cmath, math, os, random, struct, sys, time  # noqa: E401
+import cmath
+import math
+import os
+import random
+import struct
+import sys
+import time
 
 import msgpack
 import zmq
 
+# fmt: off
 N, SLOTS, STEP, LATENCY_NS, BUS_NS, SETTLING_NS, CARRIER_HZ, NOISE_DB = 4, 8, 2 * math.pi / 64, 20_000, 100, 1_000, 28e9, 7.0
 CODE = {"b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "f4": "f", "f8": "d", "c16": "d"}
 INCARNATION = 1 + int.from_bytes(os.urandom(6), "little")
@@ -28,12 +35,14 @@ def numbers(triple):
 
 wave = 299_792_458 / CARRIER_HZ
 ARRAY = {"position_m": array("f8", [N, 3], [x for n in range(N) for x in (0, (n - 1.5) * wave / 2, 0)]), "columns": N, "rows": 1, "spacing_m": wave / 2,
-         "rotation": array("f8", [3, 3], [1, 0, 0, 0, 1, 0, 0, 0, 1]), "origin_m": array("f8", [3], [0, 0, 0]), "element_gain_dbi": 0.0, "element_exponent": 0.0}  # fmt: skip
+         "rotation": array("f8", [3, 3], [1, 0, 0, 0, 1, 0, 0, 0, 1]),
+         "origin_m": array("f8", [3], [0, 0, 0]), "element_gain_dbi": 0.0, "element_exponent": 0.0}
 NETWORK = {"wired": array("b1", [1, N], [True] * N), "line": array("i8", [N], [-1] * N), "lines": 0, "delay_bits": 0, "delay_range_s": 1e-12,
-           "phase_bits": 6, "amplitude_bits": 0, "loss_db": 0.0}  # fmt: skip
+           "phase_bits": 6, "amplitude_bits": 0, "loss_db": 0.0}
 HALF = {"array": ARRAY, "network": NETWORK, "memory_slots": SLOTS}
 SPEC = {"name": "example", "carrier_hz": CARRIER_HZ, "transmit": HALF, "receive": HALF, "transmit_power_w": 0.1, "noise_figure_db": NOISE_DB,
-        "isolation_db": math.inf, "command_latency_ns": LATENCY_NS, "bus_ns_per_element": BUS_NS, "settling_ns": SETTLING_NS, "select_ns": 50, "simulated": False}  # fmt: skip
+        "isolation_db": math.inf,
+        "command_latency_ns": LATENCY_NS, "bus_ns_per_element": BUS_NS, "settling_ns": SETTLING_NS, "select_ns": 50, "simulated": False}
 
 
 def set_beam(asked):
@@ -51,7 +60,7 @@ def set_beam(asked):
     busy_ns[half] = max(at_ns + LATENCY_NS, busy_ns[half]) + len(slots) * N * BUS_NS
     effective_ns = busy_ns[half] + SETTLING_NS
     for k, slot in enumerate(slots):  # here a real machine loads its registers, and latches them
-        settings = [a * cmath.exp(1j * p) / N**0.5 for a, p in zip(amplitude[k * N :][:N], taken[k * N :][:N])]
+        settings = [a * cmath.exp(1j * p) / N**0.5 for a, p in zip(amplitude[k * N :][:N], taken[k * N :][:N], strict=True)]
         rows[half, slot] = [*rows.get((half, slot), [])[-15:], (effective_ns, settings)]
     readback = {**beam, "phase_rad": array("f8", [len(slots), 1, N], taken), "amplitude": array("f8", [len(slots), 1, N], amplitude)}
     return {"readback": readback, "accepted_ns": at_ns, "effective_ns": effective_ns, "clipped": clipped, "uncertainty_ns": 0, "fault": ""}
@@ -63,11 +72,12 @@ def emit(drive):
         raise Misuse(f"slots {slots}: must be within 0 .. {SLOTS - 1}")
     heard["samples"] = drive["samples"][1][2] if drive.get("samples") else width
     flat = []
-    for t_ns, slot in zip(numbers(drive["t_ns"]), slots):
+    for t_ns, slot in zip(numbers(drive["t_ns"]), slots, strict=True):
         row = ([settings for since, settings in rows.get(("transmit", slot), []) if since <= t_ns] or [[0j] * N])[-1]
         flat += [part for value in row * width for part in (value.real, value.imag)]
     events = len(slots)
-    return {"source": array("i8", [events], [-1] * events), "drive": drive, "row": array("i8", [events], list(range(events))), "response": array("c16", [events, width, N, 1], flat)}
+    return {"source": array("i8", [events], [-1] * events), "drive": drive, "row": array("i8", [events], list(range(events))),
+            "response": array("c16", [events, width, N, 1], flat)}
 
 
 def receive(asked):

@@ -15,6 +15,8 @@ from twin.records import ChannelEstimate, PilotObservation, Tracks
 
 __all__ = ["Heard", "Mmse", "hear"]
 
+SIDE_LOBE = 0.1  # of the loudest row's power towards a user: what hears it fainter says nothing of its gain
+
 
 @dataclass(frozen=True)
 class Mmse:
@@ -174,15 +176,17 @@ class Mmse:
         pair, place = np.unique(np.stack([ears.index, user], axis=-1).reshape(-1, 2), axis=0, return_inverse=True)
         held = patterns(pilots, ears, pair[:, 0], cosines[pair[:, 1]])[0]  # [pair subcarrier chain]
         place = place.reshape(ears.index.shape)
-        last_ns = previous.t_ns
+        last_ns, loudest = previous.t_ns, np.zeros(gain.shape)
         for i, t_ns in enumerate(pilots.update_ns):
             b = held[place[i]]  # [user subcarrier chain]
             strength = np.sum(np.abs(b) ** 2, axis=-1)
             match = np.einsum("umc,ucm->um", b.conj(), ears.pilot[i])
             open_ = strength > 0
             safe = np.where(open_, strength, 1.0)
+            loudest = np.maximum(loudest, strength)
+            open_ &= strength > SIDE_LOBE * loudest  # through a side lobe the scattered part outshines the direction
             z, noise = match / (safe * np.sqrt(sent_w)), np.where(open_, pilots.noise_w / (safe * sent_w), np.inf)
-            power = self._power(power, match, strength, pilots.noise_w, sent_w)
+            power = self._power(power, match, np.where(open_, strength, 0.0), pilots.noise_w, sent_w)
             kept = np.exp(-max(int(t_ns) - last_ns, 0) * 1e-9 / self.coherence_s)
             turned, trusted = _turned(gain, z, noise)
             kept_user = np.where(trusted, kept, 0.0)[:, None]
@@ -253,4 +257,6 @@ def _turned(
     own = np.sum(np.abs(gain) ** 2 * weight, axis=1)
     fresh = np.maximum(np.sum(np.abs(z) ** 2 * weight, axis=1) - subcarriers, 1.0)
     strength = np.abs(value) ** 2
-    return gain * cis(ramp), (strength > np.log(places / 1e-3) * own) & (strength > 0.5 * own * fresh)
+    deaf = ~np.any(weight > 0, axis=1)  # what is not listened to disproves nothing
+    turned = np.where(deaf[:, None], gain, gain * cis(ramp))
+    return turned, deaf | ((strength > np.log(places / 1e-3) * own) & (strength > 0.5 * own * fresh))

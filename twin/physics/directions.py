@@ -68,14 +68,12 @@ def main_lobe(
     projection = whitener @ outputs.T
     seen = projection @ steering(array, _direction(grid[near]), frequency_hz).T
     blind = np.full(2, np.count_nonzero(strong) < 3) | (aperture == 0)
-    planar = not np.any(array.position_m[:, 0])
-    # at broadside a = 1, so its derivatives are the levers themselves
-    lever = np.stack(steering_gradient(array, np.array([1.0, 0.0, 0.0]), np.float64(frequency_hz)))
+    lever = _lever(array, frequency_hz)
     return Lobe(
         array=array,
         frequency_hz=frequency_hz,
         projection=projection,
-        slopes=projection * lever[:, None] if planar else None,
+        slopes=None if lever is None else projection * lever[:, None],
         whitener=whitener,
         centre=centre,
         width=reach,
@@ -254,6 +252,15 @@ def _manifold(
 def _direction(cosine: Float[Array, "*batch axis"]) -> Float[Array, "*batch 3"]:
     ahead = np.sqrt(np.maximum(1 - np.sum(cosine**2, axis=-1, keepdims=True), 0.0))
     return np.concatenate([ahead, cosine], axis=-1)
+
+
+@lru_cache(maxsize=4)
+def _lever(array: AntennaArray, frequency_hz: float) -> Array | None:
+    """What a steering vector is multiplied by in its derivatives, for elements in the y-z plane."""
+    if np.any(array.position_m[:, 0]):
+        return None
+    # at broadside a = 1, so its derivatives are the levers themselves
+    return np.stack(steering_gradient(array, np.array([1.0, 0.0, 0.0]), np.float64(frequency_hz)))
 
 
 def _within(grid: Float[Array, "point axis"], centre: Float[Array, " axis"], reach: Float[Array, " axis"]) -> Array:

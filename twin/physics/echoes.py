@@ -148,14 +148,16 @@ def delay_doppler_map(grid: Grid, data: Complex[Array, "row frame sample"]) -> C
     from scipy.fft import fft, ifft
 
     spectrum = fft(data, axis=-1)
-    rows = len(data)
+    rows, last = len(data), grid.first + grid.lags
     out = np.empty((rows, len(grid.doppler), grid.lags, 2), dtype=np.complex64)
-    window = (grid.first + np.arange(grid.lags)) % data.shape[-1]
     for i in range(len(grid.replica)):
-        own = grid.shift == i
+        own = grid.shift == i if len(grid.replica) > 1 else slice(None)
         for j in range(2):
-            lag = ifft(spectrum * grid.replica[i, j], axis=-1, overwrite_x=True)[..., window]
-            out[..., j][:, own] = (grid.turn[own] @ lag) * np.float32(1 / np.sqrt(grid.energy[i, j]))
+            lag = ifft(spectrum * grid.replica[i, j], axis=-1, overwrite_x=True)
+            window = lag[..., grid.first : last]
+            if last > data.shape[-1]:
+                window = np.concatenate([window, lag[..., : last - data.shape[-1]]], axis=-1)
+            out[..., j][:, own] = (grid.turn[own] * np.float32(1 / np.sqrt(grid.energy[i, j]))) @ window
     return out.reshape(rows, len(grid.doppler), 2 * grid.lags)
 
 

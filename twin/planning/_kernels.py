@@ -247,6 +247,7 @@ def sweep(  # type: ignore[no-untyped-def]
     gamma = np.empty(users)
     bits, total = np.empty(blocks), np.empty(blocks + 1)
     bits2, total2 = np.empty(blocks), np.empty(blocks + 1)
+    bits3, total3 = np.empty(blocks), np.empty(blocks + 1)
     args = (size, value, slopes, inner, kappa, gain, noise, power, sigma, weight, clip)
     signal(float(blocks), *args, gamma)
     prefix(gamma, rho2, share, bits2, total2)
@@ -289,7 +290,7 @@ def sweep(  # type: ignore[no-untyped-def]
                     v = _value(m, n, left - h, pilot, bits, total)
                     rise = (_value(m, n, left + step - h, pilot, bits2, total2) - v) / step
                     if rise > 0.0 and v + rise * width > best * (1.0 + 1e-14):
-                        v, t, more = _climb(left, right, v, rise, best, h, n, m, pilot, args, gamma, rho2, share, bits2, total2)
+                        v, t, more = _climb(left, right, v, rise, best, h, n, m, pilot, args, gamma, rho2, share, bits3, total3)
                         evaluations += more
                         if v > best:
                             best, best_t, best_m = v, t, m

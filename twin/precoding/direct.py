@@ -36,7 +36,7 @@ class Direct:
     starts: Annotated[int, Ge(1)] = 3  # of: flat delays, steered delays, controlled squint, then random ones
     iterations: Annotated[int, Ge(1)] = 250  # of a climb, at most
     rounds: Annotated[int, Ge(0)] = 6  # of lines tried in turn and phases climbed again, at most
-    budget_steps: Annotated[int, Ge(0)] = 0  # evaluations a row once there is a warm start; 0: as at first
+    budget_steps: Annotated[int, Ge(0)] = 0  # evaluations a row once there is a warm start, three of them to choose where from; 0: as at first
     reflection: Reflection = "known"
     convention: Convention = "consistent"
     seed: int = 0  # of random starts beyond the third
@@ -84,8 +84,19 @@ class Direct:
         return _solution(row, theta, delay_s, z)
 
     def _warm(self, row: Scene, utility: Utility, before: Solution) -> Solution:
-        """A bounded step from the last design: phases and power, and one line's neighbouring levels."""
-        theta, delay_s, z, _ = _climb(utility, row, before, self.budget_steps, False, self.budget_steps)
+        """A bounded step from the best of: the last design, the same with equal power, a steered beam; then one line's neighbouring levels."""
+        equal = np.full(len(before.power_w), row.power_w / len(before.power_w))
+        steered_s, steered_rad = row.steered()
+        begun = [
+            before,
+            Solution(delay_s=before.delay_s, phase_rad=before.phase_rad, power_w=equal),
+            Solution(delay_s=steered_s, phase_rad=steered_rad, power_w=equal),
+        ]
+        worth = [utility.parts(_theta(row, one), one.delay_s, one.power_w)[0] for one in begun]
+        first = begun[int(np.argmax(worth))]
+        if self.budget_steps <= len(begun):
+            return Solution(delay_s=first.delay_s, phase_rad=first.phase_rad, power_w=first.power_w, steps=before.steps + 1)
+        theta, delay_s, z, _ = _climb(utility, row, first, self.budget_steps, False, self.budget_steps - len(begun))
         steps = before.steps + 1
         if row.network.delay_bits and row.lines:
             power = _shares(z) * row.power_w

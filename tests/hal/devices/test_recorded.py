@@ -50,14 +50,18 @@ def test_what_was_not_recorded_is_refused_in_words(tape: Path) -> None:
     says = r"has no transmit beam set at 7 ns; it holds 3 of set_beam from 0 to 120000 ns: playback is open loop, only what was recorded"
     with pytest.raises(Misuse, match=says):
         frontend.set_beam(beam("transmit", [0]), 7)
-    with pytest.raises(Misuse, match=r"has no emission of these 1 events from 5 to 5 ns through these slots; it holds 2 of emit"):
+    with pytest.raises(
+        Misuse, match=r"has no emission of these 1 events from 5 to 5 ns through these slots; it holds 2 of emit"
+    ):
         frontend.emit(wide([5], [0]))
     with pytest.raises(Misuse, match=r"has no reception of these 5 events from 30000 to 320000 ns"):
         frontend.receive([], listen([30_000, 50_000, 100_000, 150_000, 320_000], [3, 3, 3, 3, 3]))
     frontend.close()
 
 
-def test_another_beam_is_answered_with_what_was_done_then_or_refused(tape: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_beam_is_answered_with_what_was_done_then_or_refused(
+    tape: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     frontend, other = opened(tape), beam("transmit", [0, 1, 2], seed=9)
     with caplog.at_level(logging.WARNING, "hal.devices.recorded"):
         report = frontend.set_beam(other, 0)
@@ -85,14 +89,19 @@ def test_equal_questions_get_their_answers_in_order(tmp_path: Path) -> None:
     played.close()
 
 
-def test_a_tape_that_a_killed_session_left_is_played_up_to_there(tape: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_tape_that_a_killed_session_left_is_played_up_to_there(
+    tape: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = tape.read_bytes()
     cut = tmp_path / "cut"
     cut.write_bytes(whole[:-100])
     with caplog.at_level(logging.WARNING, "hal.devices.recorded"):
         frontend = opened(cut)
     assert "ends in the middle of an entry" in caplog.text
-    said = [encode(frontend.set_beam(beam(half, [0, 1, 2], seed=k), 60_000 * k)) for k, half in enumerate(("transmit", "receive", "transmit"))]
+    said = [
+        encode(frontend.set_beam(beam(half, [0, 1, 2], seed=k), 60_000 * k))
+        for k, half in enumerate(("transmit", "receive", "transmit"))
+    ]
     assert said == script(Sim().open(SPEC, noise))[1:4]
     with pytest.raises(Misuse, match="it holds 1 of receive"):
         frontend.receive([], listen([30_000, 50_000, 100_000, 150_000, 320_000], [0] * 5, 1e6))
@@ -106,11 +115,21 @@ def test_a_tape_that_a_killed_session_left_is_played_up_to_there(tape: Path, tmp
         (b"\xc1\xc1", RemoteFault, "is damaged at byte 0"),
         (b"PK\x03\x04 something else", RemoteFault, "is not a tape"),
         (msgpack.packb(["isac-twin tape", [VERSION[0] + 1, 0], b""]), RemoteFault, "is of version 2"),
-        (msgpack.packb(["isac-twin tape", list(VERSION), encode(SPEC)]) + msgpack.packb(["fly", 1, b""]), RemoteFault, "entry at byte .* is damaged"),
-        (msgpack.packb(["isac-twin tape", list(VERSION), encode(replace(SPEC, settling_ns=9))]), Misuse, r"differs from the scenario's in spec\.settling_ns"),
+        (
+            msgpack.packb(["isac-twin tape", list(VERSION), encode(SPEC)]) + msgpack.packb(["fly", 1, b""]),
+            RemoteFault,
+            "entry at byte .* is damaged",
+        ),
+        (
+            msgpack.packb(["isac-twin tape", list(VERSION), encode(replace(SPEC, settling_ns=9))]),
+            Misuse,
+            r"differs from the scenario's in spec\.settling_ns",
+        ),
     ],
 )
-def test_what_is_no_tape_of_this_machine_is_refused(tmp_path: Path, content: bytes, error: type[Exception], says: str) -> None:
+def test_what_is_no_tape_of_this_machine_is_refused(
+    tmp_path: Path, content: bytes, error: type[Exception], says: str
+) -> None:
     path = tmp_path / "t"
     path.write_bytes(content)
     with pytest.raises(error, match=says):
@@ -129,7 +148,9 @@ def test_the_suite_s_own_session_on_tape_gives_the_same_verdicts(tmp_path: Path)
     live = TapeFrontend(Sim().open(SPEC, noise), path)
     there = check(live, fresh=True)
     live.close()
-    played = opened(path, exact=True)  # open loop would answer a beam that was refused with the one that was taken at that time
+    played = opened(
+        path, exact=True
+    )  # open loop would answer a beam that was refused with the one that was taken at that time
     again = check(played, fresh=True)
     played.close()
     assert {v.verdict for v in again} == {"pass"}

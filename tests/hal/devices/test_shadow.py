@@ -34,7 +34,12 @@ class Bench:
             raise self.fails
         taken = replace(beam, phase_rad=beam.phase_rad % (2 * np.pi) * 0.999, amplitude=beam.amplitude * 0.9)
         return BeamReport(
-            setpoint=beam, readback=taken if self.tells else None, accepted_ns=at_ns, effective_ns=at_ns + 77_777, clipped=0, uncertainty_ns=50
+            setpoint=beam,
+            readback=taken if self.tells else None,
+            accepted_ns=at_ns,
+            effective_ns=at_ns + 77_777,
+            clipped=0,
+            uncertainty_ns=50,
         )
 
     def emit(self, drive: Drive) -> Emission:
@@ -64,7 +69,13 @@ def test_what_was_read_back_is_sent_as_it_was_read_back_from_when_it_was_said() 
     exact = response(SPEC.transmit.network, told.delay_s, told.phase_rad, told.amplitude, drive.frequency_hz)[0]
     assert np.max(np.abs(after - exact)) < 1e-12  # on the machine's own values, not on the nameplate's grid
     doubt = shadow.doubt["transmit"]
-    assert (doubt.told, doubt.phase_rad, doubt.delay_s, doubt.amplitude, doubt.effective_ns) == (True, 0.0, 0.0, 0.0, 50)
+    assert (doubt.told, doubt.phase_rad, doubt.delay_s, doubt.amplitude, doubt.effective_ns) == (
+        True,
+        0.0,
+        0.0,
+        0.0,
+        50,
+    )
 
 
 def test_without_read_back_the_setpoint_in_steps_is_sent_and_the_doubt_is_half_a_step() -> None:
