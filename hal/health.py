@@ -96,7 +96,9 @@ class Health:
             self._since.insert(first, int(at_ns))
             self._state.insert(first, self._state[first - 1])
         if len(self.faults) + len(self._since) > STATES:
-            raise Misuse(f"at_ns = {at_ns}: health has changed {len(self.faults)} times, and a run has room for no more")
+            raise Misuse(
+                f"at_ns = {at_ns}: health has changed {len(self.faults)} times, and a run has room for no more"
+            )
         for k in range(first, len(self._since)):
             self.faults.append(edit(self.faults[self._state[k]]))
             self._state[k] = len(self.faults) - 1

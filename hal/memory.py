@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+
 import numpy as np
 
 from hal.ageing import Ageing, errors, wandered
@@ -12,7 +13,7 @@ from hal.errors import Misuse
 from hal.frontend import Beam, HalfSpec
 from hal.health import STATES, Fault, Health, Kind
 from hal.network import quantise, response
-from hal.record import Array, Bool, Complex, Float, Int
+from hal.record import Array, Complex, Float, Int
 from hal.walk import Noise
 
 __all__ = ["BeamMemory", "Fault", "Kind"]

@@ -211,7 +211,7 @@ class _Twin:
             stream = self.stack.enter_context((folder / "kpi.csv").open("w", newline="", encoding="utf-8"))
             self.table = csv.writer(stream)
         self.last: Subframe | None = None
-        self.warned: dict[int, str] = {}
+        self.restless: dict[int, float] = {}
         self.beam_due_ns: dict[str, int] = {}
 
     def __enter__(self) -> _Twin:
@@ -278,15 +278,18 @@ class _Twin:
             raise KeyboardInterrupt
 
     def warn_of_restless(self, subframe: Subframe) -> None:
-        """Once a user: its channel changes within a block, and what follows from one gain a block is a picture."""
+        """Note users whose channel changes within a block: what follows from one gain a block is then a picture."""
         array, numerology = self.site.frontend.spec.transmit.array, self.air.numerology
         who, turns = self.air.channel.restless(subframe.truth, array, numerology.carrier_hz, numerology.block_ns)
         for user, product in zip(who.tolist(), turns.tolist(), strict=True):
-            if user not in self.warned:
-                self.warned[user] = (
-                    f"{self.air.world.names[user]}: Doppler x block reaches {product:.2f} (above 0.3) at t = {subframe.t_ns * 1e-9:g} s: "
-                    "the scattered part of its channel changes within a block"
-                )
+            self.restless[user] = max(product, self.restless.get(user, 0.0))
+
+    def warnings(self) -> list[str]:
+        """What a reader of the figures should know."""
+        if not self.restless:
+            return []
+        named = ", ".join(f"{self.air.world.names[user]} ({product:.2f})" for user, product in self.restless.items())
+        return [f"Doppler x block goes above 0.3 for {named}: the scattered part of these channels changes within a block"]
 
     def say(self, topic: str, record: Any, t_ns: int, encoded: bytes, keep: bool = True) -> None:
         """Publish a record and, unless it is one too many to keep, record it."""
@@ -335,7 +338,7 @@ class _Twin:
         """Close everything and write the summary."""
         told = self.summary.told()
         told["clock"] = self.engine.report()
-        told["warnings"] = list(self.warned.values())
+        told["warnings"] = self.warnings()
         told["run"] = {
             "id": self.run_id,
             "title": self.scenario.title,

@@ -86,7 +86,7 @@ class Score:
     time_s: float  # CPU time of the design
 
 
-def draw(seed: int, setup: Setup = Setup()) -> Problem:  # noqa: B008 - frozen
+def draw(seed: int, setup: Setup = Setup()) -> Problem:
     """One user, K targets and their channels; the same seed is the same draw whatever the SNR."""
     for name in ("msia_rad", "sigma_beta", "sigma_alpha", "bandwidth_hz", "carrier_hz"):
         if not getattr(setup, name) > 0:
@@ -110,11 +110,17 @@ def draw(seed: int, setup: Setup = Setup()) -> Problem:  # noqa: B008 - frozen
         if np.all(np.abs(place) <= (setup.azimuth_rad, setup.elevation_rad)):
             break
     else:
-        raise Misuse(f"msia_rad = {setup.msia_rad!r}: no draw keeps the targets inside the sector; lower it or widen the sector")
+        raise Misuse(
+            f"msia_rad = {setup.msia_rad!r}: no draw keeps the targets inside the sector; lower it or widen the sector"
+        )
     elements = setup.columns * setup.rows
     beta = setup.sigma_beta * complex(*rng.normal(size=2)) / np.sqrt(2)
     turn = np.exp(-2j * np.pi * frequency_hz * rng.uniform(0, setup.longest_s))
-    alpha = setup.sigma_alpha * rng.normal(size=(setup.targets, setup.subcarriers, 2)).view(np.complex128)[..., 0] / np.sqrt(2)
+    alpha = (
+        setup.sigma_alpha
+        * rng.normal(size=(setup.targets, setup.subcarriers, 2)).view(np.complex128)[..., 0]
+        / np.sqrt(2)
+    )
     return Problem(
         half=HalfSpec(array=array, network=network, memory_slots=1),
         frequency_hz=frequency_hz,
@@ -146,7 +152,10 @@ def scored(
     """Rate, bound and divergence of the first row's beam as the machine would make it."""
     row, network = row_of(problem, reflection, convention), problem.half.network
     delay_s, phase_rad, _, clipped = quantise(network, design.delay_s, design.phase_rad, design.amplitude)
-    lines, phases = delay_s[0].reshape(-1)[: row.lines], phase_rad[0, np.argmax(network.wired, axis=0), np.arange(len(row.line))]
+    lines, phases = (
+        delay_s[0].reshape(-1)[: row.lines],
+        phase_rad[0, np.argmax(network.wired, axis=0), np.arange(len(row.line))],
+    )
     response = row.response(lines, phases)
     grid = (max(dictionary, row.array.columns), max(dictionary, row.array.rows))
     power_w = design.power_w[0]
@@ -208,13 +217,19 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--draws", type=int, default=24, help="how many (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the first draw")
     parser.add_argument("--scheme", action="append", choices=tuple(SCHEMES), help="only these; may be given again")
-    parser.add_argument("--reference", default="CBS (21)", choices=tuple(SCHEMES), help="whose CRB others are compared with")
+    parser.add_argument(
+        "--reference", default="CBS (21)", choices=tuple(SCHEMES), help="whose CRB others are compared with"
+    )
     parser.add_argument("--snr-db", type=float, default=standard.snr_db)
-    parser.add_argument("--msia", type=float, default=standard.msia_rad, metavar="RAD", help="spread of the targets about the user")
+    parser.add_argument(
+        "--msia", type=float, default=standard.msia_rad, metavar="RAD", help="spread of the targets about the user"
+    )
     parser.add_argument("--targets", type=int, default=standard.targets)
     parser.add_argument("--carrier-ghz", type=float, default=standard.carrier_hz / 1e9)
     parser.add_argument("--bandwidth-ghz", type=float, default=standard.bandwidth_hz / 1e9)
-    parser.add_argument("--array", type=int, default=standard.columns, metavar="N", help="N x N elements, a delay line for each 2 x 2")
+    parser.add_argument(
+        "--array", type=int, default=standard.columns, metavar="N", help="N x N elements, a delay line for each 2 x 2"
+    )
     parser.add_argument("--reflection", choices=("known", "unknown"), default="known")
     parser.add_argument("--csv", type=Path, help="write a row for each draw and scheme")
     parser.add_argument("--plot", type=Path, help="write a figure: CRB over rate, all draws")
@@ -269,7 +284,11 @@ def summary(name: str, found: Mapping[str, list[Score]], reference: str) -> dict
     for i, score in enumerate(own):
         sensing, comm = found["sensing (21)"][i], found["comm"][i]
         if comm.rate > sensing.rate and comm.crb > sensing.crb and np.isfinite(comm.crb):
-            gain.append(dual_functional_gain(np.array([score.rate]), np.array([score.crb]), (sensing.rate, sensing.crb), (comm.rate, comm.crb)))
+            gain.append(
+                dual_functional_gain(
+                    np.array([score.rate]), np.array([score.crb]), (sensing.rate, sensing.crb), (comm.rate, comm.crb)
+                )
+            )
     lit = crb[np.isfinite(crb)]
     return {
         "scheme": name,
@@ -289,8 +308,21 @@ def show(rows: list[dict[str, Any]], given: Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{given.draws} draws, SNR {given.snr_db:g} dB, MSIA {given.msia:g} rad", title_justify="left", box=None, pad_edge=False)
-    for column in ("scheme", "rate, bit", "CRB, rad2", f"CRB vs {given.reference}, dB", "dual gain (13)", "correlation (16)", "time, ms"):
+    table = Table(
+        title=f"{given.draws} draws, SNR {given.snr_db:g} dB, MSIA {given.msia:g} rad",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for column in (
+        "scheme",
+        "rate, bit",
+        "CRB, rad2",
+        f"CRB vs {given.reference}, dB",
+        "dual gain (13)",
+        "correlation (16)",
+        "time, ms",
+    ):
         table.add_column(column, justify="left" if column == "scheme" else "right")
     for row in rows:
         db = row[f"crb_db_vs_{given.reference}"]
@@ -303,8 +335,11 @@ def show(rows: list[dict[str, Any]], given: Namespace) -> None:
             f"{row['correlation']:.2f}",
             f"{row['time_ms']:.1f}",
         )
-    Console().print(table)
-    print("CRB: geometric mean, angles, ± 95 % of the paired mean. Dual gain: median, clipped to the box between comm and sensing (21).")
+    console = Console()
+    Console(width=max(console.width, 110)).print(table)
+    print(
+        "CRB: geometric mean, angles, ± 95 % of the paired mean. Dual gain: median, clipped to the box between comm and sensing (21)."
+    )
 
 
 def write(path: Path, found: Mapping[str, list[Score]], seeds: Sequence[int]) -> None:
@@ -329,7 +364,14 @@ def plot(path: Path, found: Mapping[str, list[Score]]) -> None:
         lit, colour = np.isfinite(crb), f"C{i % 10}"
         axes.plot(rate[lit], crb[lit], ".", ms=3, alpha=0.35, color=colour)
         if np.any(lit):
-            axes.plot(rate[lit].mean(), np.exp(np.log(crb[lit]).mean()), "Xo^vsDP*<>ph"[i % 12], ms=8, color=colour, label=name)
+            axes.plot(
+                rate[lit].mean(),
+                np.exp(np.log(crb[lit]).mean()),
+                "Xo^vsDP*<>ph"[i % 12],
+                ms=8,
+                color=colour,
+                label=name,
+            )
     axes.set_yscale("log")
     axes.set_xlabel("rate, bits a symbol over all subcarriers")
     axes.set_ylabel("CRB of all angles, rad²")

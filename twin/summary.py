@@ -219,9 +219,7 @@ def table(summary: dict[str, Any]) -> str:
         f"{run['subframes']} subframes, {run['simulated_s']:.3f} s simulated in {run['wall_s']:.2f} s ({speed:.2f} x real time)",
         f"seed {run['seed']}, hash {run['hash'][:16]}{'; INTERRUPTED' if run['interrupted'] else ''}",
     ]
-    if summary["warnings"]:
-        first, more = summary["warnings"][0], len(summary["warnings"]) - 1
-        lines.append(f"warning: {first}" + (f" (and {more} more in summary.json)" if more else ""))
+    lines += [f"warning: {line}" for line in summary["warnings"]]
     return captured.get() + "\n".join(lines)
 
 

@@ -34,7 +34,9 @@ def sweep(path: Path, setups: Mapping[float, Setup], draws: int, schemes: Mappin
         table = csv.writer(stream)
         table.writerow(("x", "seed", "scheme", "rate", "crb", "divergence", "time_s"))
         for x, setup in setups.items():
-            found = compare(setup, range(draws), schemes, lambda done, total, x=x: told(f"x = {x:g}: {done}/{total} draws"))
+            found = compare(
+                setup, range(draws), schemes, lambda done, total, x=x: told(f"x = {x:g}: {done}/{total} draws")
+            )
             for name, scores in found.items():
                 table.writerows((x, seed, name, s.rate, s.crb, s.divergence, s.time_s) for seed, s in enumerate(scores))
 
@@ -61,7 +63,7 @@ def column(found: Iterable[Mapping[str, Any]], scheme: str, what: str, x: float 
 
 
 def curve(found: Sequence[Mapping[str, Any]], scheme: str, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """x and the mean over draws there; CRBs as geometric means of the finite ones."""
+    """The points x and the mean over draws there; CRBs as geometric means of the finite ones."""
     xs = sorted({r["x"] for r in found})
     at = [column(found, scheme, what, x) for x in xs]
     return np.array(xs), np.array([np.exp(np.log(v[np.isfinite(v)]).mean()) if what == "crb" else v.mean() for v in at])
@@ -86,8 +88,12 @@ def told(text: str) -> None:
 def main(doc: str, make: Callable[[Path, bool], None], verdict: Callable[[Path], list[dict[str, Any]]]) -> int:
     """``python -m tools.reproduce.NAME [quick] [--csv FILE] [--keep]``: make the CSV (unless kept), judge it, print the verdicts."""
     parser = argparse.ArgumentParser(description=doc)
-    parser.add_argument("pace", nargs="?", choices=("quick", "full"), default="full", help="quick: few draws and points")
-    parser.add_argument("--csv", type=Path, default=None, help="where the numbers go (default: runs/reproduce/NAME.csv)")
+    parser.add_argument(
+        "pace", nargs="?", choices=("quick", "full"), default="full", help="quick: few draws and points"
+    )
+    parser.add_argument(
+        "--csv", type=Path, default=None, help="where the numbers go (default: runs/reproduce/NAME.csv)"
+    )
     parser.add_argument("--keep", action="store_true", help="judge the CSV that is there instead of making it again")
     given = parser.parse_args()
     name = Path(sys.argv[0]).stem

@@ -21,9 +21,19 @@ def verdict(path: Path) -> list[dict]:
     share = sa[-1] / comm[-1]
     ttd_db, half_db = paired_db(found, "SA-Opt", "Opt w/o TTD", "rate", top)
     return [
-        claim("SA-Opt outperforms CBS at high SNR with a gain of 2 dB (1 dB or more)", ahead >= 1.0, gain_db=ahead, at_snr_db=top),
+        claim(
+            "SA-Opt outperforms CBS at high SNR with a gain of 2 dB (1 dB or more)",
+            ahead >= 1.0,
+            gain_db=ahead,
+            at_snr_db=top,
+        ),
         claim("SA-Opt approaches the communication-dedicated scheme", share >= 0.9, share_of_comm=share),
-        claim("TTDs matter: SA-Opt's rate is above its optimisation's without TTDs", ttd_db - half_db > 0, rate_ratio_db=ttd_db, ci95_db=half_db),
+        claim(
+            "TTDs matter: SA-Opt's rate is above its optimisation's without TTDs",
+            ttd_db - half_db > 0,
+            rate_ratio_db=ttd_db,
+            ci95_db=half_db,
+        ),
     ]
 
 

@@ -26,10 +26,21 @@ def verdict(path: Path) -> list[dict]:
     bare, bare_half = below("Opt w/o TTD")
     slope = np.polyfit(snr, 10 * np.log10(crb), 1)[0]
     return [
-        claim("SA-Opt's CRB outperforms CBS with a gain of 1.5 dB", cbs - cbs_half > 0, gain_db=cbs, ci95_db=cbs_half, at_snr_db=middle),
+        claim(
+            "SA-Opt's CRB outperforms CBS with a gain of 1.5 dB",
+            cbs - cbs_half > 0,
+            gain_db=cbs,
+            ci95_db=cbs_half,
+            at_snr_db=middle,
+        ),
         claim("the same against CBS fitted by eq (24) as printed", printed >= 1.5, gain_db=printed),
         claim("SA-Opt approaches the sensing-dedicated scheme", abs(sensing) <= 1.0, gain_db=sensing),
-        claim("TTDs matter: SA-Opt is below its optimisation without TTDs", bare - bare_half > 0, gain_db=bare, ci95_db=bare_half),
+        claim(
+            "TTDs matter: SA-Opt is below its optimisation without TTDs",
+            bare - bare_half > 0,
+            gain_db=bare,
+            ci95_db=bare_half,
+        ),
         claim("CRB falls as 1 / SNR", abs(slope + 1) < 0.1, db_per_db=slope),
     ]
 

@@ -11,13 +11,22 @@ def make(path: Path, quick: bool) -> None:
 
 def verdict(path: Path) -> list[dict]:
     found = rows(path)
-    share = {name: curve(found, name, "rate")[1] / curve(found, "Comm-dedicated", "rate")[1] for name in ("SA-Opt", "CBS-ISAC", "Opt w/o TTD", "direct")}
+    share = {
+        name: curve(found, name, "rate")[1] / curve(found, "Comm-dedicated", "rate")[1]
+        for name in ("SA-Opt", "CBS-ISAC", "Opt w/o TTD", "direct")
+    }
     cbs, sa = share["CBS-ISAC"], share["SA-Opt"]
     ttd_db, half_db = paired_db(found, "SA-Opt", "Opt w/o TTD", "rate", max(r["x"] for r in found))
     return [
         claim("CBS's rate deteriorates drastically as MSIA grows", cbs[-1] < 0.3 * cbs[0], first=cbs[0], last=cbs[-1]),
         claim("SA-Opt maintains its rate", sa[-1] >= 0.5 * sa[0], first=sa[0], last=sa[-1]),
-        claim("and it is the TTDs that do it", ttd_db - half_db > 0, rate_ratio_db=ttd_db, ci95_db=half_db, share_of_direct=share["direct"][-1]),
+        claim(
+            "and it is the TTDs that do it",
+            ttd_db - half_db > 0,
+            rate_ratio_db=ttd_db,
+            ci95_db=half_db,
+            share_of_direct=share["direct"][-1],
+        ),
     ]
 
 

@@ -13,13 +13,26 @@ def make(path: Path, quick: bool) -> None:
 
 def verdict(path: Path) -> list[dict]:
     found = rows(path)
-    db = {name: 10 * np.log10(curve(found, name, "crb")[1]) for name in ("SA-Opt", "CBS-ISAC", "SA-Opt, amp (20)", "direct")}
+    db = {
+        name: 10 * np.log10(curve(found, name, "crb")[1])
+        for name in ("SA-Opt", "CBS-ISAC", "SA-Opt, amp (20)", "direct")
+    }
     sa, cbs, amp = db["SA-Opt"], db["CBS-ISAC"], db["SA-Opt, amp (20)"]
     return [
         claim("CBS's CRB deteriorates drastically as MSIA grows", cbs[-1] - cbs[0] > 10, rise_db=cbs[-1] - cbs[0]),
-        claim("SA-Opt's rises less than CBS's", sa[-1] - sa[0] < cbs[-1] - cbs[0], rise_db=sa[-1] - sa[0], cbs_rise_db=cbs[-1] - cbs[0]),
+        claim(
+            "SA-Opt's rises less than CBS's",
+            sa[-1] - sa[0] < cbs[-1] - cbs[0],
+            rise_db=sa[-1] - sa[0],
+            cbs_rise_db=cbs[-1] - cbs[0],
+        ),
         claim("SA-Opt's is below CBS's at the widest spread", sa[-1] < cbs[-1], below_db=cbs[-1] - sa[-1]),
-        claim("the same with phases by amplitudes and exact power", amp[-1] < cbs[-1], below_db=cbs[-1] - amp[-1], direct_below_db=cbs[-1] - db["direct"][-1]),
+        claim(
+            "the same with phases by amplitudes and exact power",
+            amp[-1] < cbs[-1],
+            below_db=cbs[-1] - amp[-1],
+            direct_below_db=cbs[-1] - db["direct"][-1],
+        ),
     ]
 
 

@@ -20,8 +20,14 @@ def verdict(path: Path) -> list[dict]:
     last = {name: curve(found, name, "time_s")[1][-1] for name in TIMED}
     sa = last["SA-Opt"]
     return [
-        claim("SA-Opt requires the most design time", sa == max(last.values()), **{f"{name} ms": 1e3 * s for name, s in last.items()}),
-        claim("its complexity rules it out where channels vary (slower than a 5 ms subframe)", sa > 5e-3, sa_ms=1e3 * sa),
+        claim(
+            "SA-Opt requires the most design time",
+            sa == max(last.values()),
+            **{f"{name} ms": 1e3 * s for name, s in last.items()},
+        ),
+        claim(
+            "its complexity rules it out where channels vary (slower than a 5 ms subframe)", sa > 5e-3, sa_ms=1e3 * sa
+        ),
     ]
 
 

@@ -25,7 +25,11 @@ class OnePass:
         start = NoTtd(rounds=1).design(problem)
         rng = np.random.Generator(np.random.Philox(key=self.seed))
         network = problem.half.network
-        delay_s = rng.integers(2**network.delay_bits, size=start.delay_s.shape) * network.delay_range_s / 2**network.delay_bits
+        delay_s = (
+            rng.integers(2**network.delay_bits, size=start.delay_s.shape)
+            * network.delay_range_s
+            / 2**network.delay_bits
+        )
         previous = replace(start, delay_s=delay_s)
         return SaOpt(eta=ETA, balanced=False, budget_steps=self.lines).design(replace(problem, previous=previous))
 
@@ -58,7 +62,15 @@ def verdict(path: Path) -> list[dict]:
     for name, values in rank.items():
         mean = float(np.mean(values))
         half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-        out.append(claim(f"{name} increases with the C-S correlation", mean - half > 0, spearman=mean, ci95=half, draws=len(seeds)))
+        out.append(
+            claim(
+                f"{name} increases with the C-S correlation",
+                mean - half > 0,
+                spearman=mean,
+                ci95=half,
+                draws=len(seeds),
+            )
+        )
     return out
 
 

@@ -38,7 +38,9 @@ def verdict(path: Path) -> list[dict]:
         name = f"{axis}:SA-Opt"
         x, time_s = curve([r for r in found if r["scheme"] == name], name, "time_s")
         fitted = float(np.polyfit(np.log(x), np.log(time_s), 1)[0])
-        out.append(claim(f"SA-Opt grows as {axis}^{stated:g}", abs(fitted - stated) < 0.5, fitted=fitted, stated=stated))
+        out.append(
+            claim(f"SA-Opt grows as {axis}^{stated:g}", abs(fitted - stated) < 0.5, fitted=fitted, stated=stated)
+        )
     return out
 
 

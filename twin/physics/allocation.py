@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +24,9 @@ def largest_snr(snr_per_w: Float[Array, " subcarrier"], power_w: float) -> float
     return float(power_w / np.sum(1.0 / snr_per_w))
 
 
-def least_powers(snr_per_w: Float[Array, " subcarrier"], power_w: float, least_snr: float) -> Float[Array, " subcarrier"]:
+def least_powers(
+    snr_per_w: Float[Array, " subcarrier"], power_w: float, least_snr: float
+) -> Float[Array, " subcarrier"]:
     """``p_m >= Gamma / g_m``: papers/000 eq (20a), its missing noise put in (``snr_per_w`` = gain over noise, 1/W).
 
     Raises Misuse for a Gamma that is not attainable, saying the largest; or a power that is not positive.
@@ -41,7 +44,9 @@ def least_powers(snr_per_w: Float[Array, " subcarrier"], power_w: float, least_s
     return np.minimum(least_snr / snr_per_w, power_w)
 
 
-def unit_bounds(unit: Float[Array, "subcarrier parameter parameter"], weight: Any = None) -> Float[Array, " subcarrier"]:
+def unit_bounds(
+    unit: Float[Array, "subcarrier parameter parameter"], weight: Any = None
+) -> Float[Array, " subcarrier"]:
     """``tr(W J_m^-1)`` of each subcarrier alone at unit power; infinite where one subcarrier cannot tell all parameters."""
     from twin.physics.fisher import crb
 
@@ -63,7 +68,9 @@ def jensen_power(
     _checked(least_w, power_w)
     if not np.all(np.isfinite(bound) & (bound >= 0)):
         at = int(np.argmax(~np.isfinite(bound)))
-        raise Misuse(f"bound[{at}] = {bound[at]!r}: one subcarrier's Fisher information is singular, so eq (21) is infinite; use power = 'exact'")
+        raise Misuse(
+            f"bound[{at}] = {bound[at]!r}: one subcarrier's Fisher information is singular, so eq (21) is infinite; use power = 'exact'"
+        )
     if solver == "cvxpy":
         return _jensen_cvxpy(bound, least_w, power_w)
     if solver != "closed":
@@ -100,7 +107,7 @@ def crb_power(
 
     _checked(least_w, power_w)
     spare = power_w - float(least_w.sum())
-    count, parameters = unit.shape[:2]
+    parameters = unit.shape[1]
     if spare <= 1e-12 * power_w:
         return np.asarray(least_w * (power_w / least_w.sum()))
     mean = unit.mean(axis=0)
@@ -120,7 +127,10 @@ def crb_power(
 
 
 def _barrier(
-    unit: Float[Array, "subcarrier parameter parameter"], floor: Float[Array, " subcarrier"], weight: Array, tolerance: float
+    unit: Float[Array, "subcarrier parameter parameter"],
+    floor: Float[Array, " subcarrier"],
+    weight: Array,
+    tolerance: float,
 ) -> Float[Array, " subcarrier"]:
     """Shares x > 0, sum x = 1, that minimise ``log tr(W (sum (floor + x) J)^-1)``: the barrier's weight falls with each centred point."""
     count = len(unit)
@@ -170,8 +180,7 @@ def _barrier(
 
 
 def _jensen_cvxpy(bound: Array, least_w: Array, power_w: float) -> Array:
-    import cvxpy as cp
-
+    cp: Any = import_module("cvxpy")
     share = cp.Variable(len(bound))
     cost = cp.sum(cp.multiply(bound / bound.mean(), cp.inv_pos(share)))
     problem = cp.Problem(cp.Minimize(cost), [share >= least_w / power_w, cp.sum(share) == 1])
@@ -180,8 +189,7 @@ def _jensen_cvxpy(bound: Array, least_w: Array, power_w: float) -> Array:
 
 
 def _exact_cvxpy(unit: Array, least_w: Array, power_w: float, weight: Array) -> Array:
-    import cvxpy as cp
-
+    cp: Any = import_module("cvxpy")
     share = cp.Variable(len(unit))
     parameters = unit.shape[1]
     flat = unit.reshape(len(unit), -1)

@@ -15,7 +15,15 @@ from hal.array import AntennaArray, cis, like, steering
 from hal.errors import Misuse
 from twin.physics.fisher import Convention, like_complex
 
-__all__ = ["array_gain_objective", "beamspace", "correlation", "delay_ramp", "distribution", "divergence", "echo_beamspace"]
+__all__ = [
+    "array_gain_objective",
+    "beamspace",
+    "correlation",
+    "delay_ramp",
+    "distribution",
+    "divergence",
+    "echo_beamspace",
+]
 
 
 def beamspace(array: AntennaArray, vector: Any, grid: tuple[int, int]) -> Any:
@@ -28,7 +36,9 @@ def beamspace(array: AntennaArray, vector: Any, grid: tuple[int, int]) -> Any:
     if not array.columns > 0:
         raise Misuse("array.columns = 0: beamspace needs a planar grid (Upa or Ula)")
     if not (grid[0] >= array.columns and grid[1] >= array.rows):
-        raise Misuse(f"grid = {grid}: must be at least the array's own {(array.columns, array.rows)}; twice that loses nothing, N_t N_r is the paper's")
+        raise Misuse(
+            f"grid = {grid}: must be at least the array's own {(array.columns, array.rows)}; twice that loses nothing, N_t N_r is the paper's"
+        )
     plane = xp.reshape(vector, (*vector.shape[:-1], array.columns, array.rows))
     return xp.fft.fftn(plane, s=grid, axes=(-2, -1)) / (array.columns * array.rows) ** 0.5
 

@@ -43,7 +43,9 @@ def dual_functional_gain(
     """
     (r_sen, c_min), (r_max, c_com) = sensing, communication
     if not (r_max > r_sen and c_com > c_min):
-        raise Misuse(f"dedicated points {sensing}, {communication}: communication must have the higher rate and the higher CRB, else there is no box")
+        raise Misuse(
+            f"dedicated points {sensing}, {communication}: communication must have the higher rate and the higher CRB, else there is no box"
+        )
     if edge not in ("staircase", "hull"):
         raise Misuse(f"edge = {edge!r}: must be 'staircase' or 'hull'")
     keep = np.isfinite(rate) & np.isfinite(crb)

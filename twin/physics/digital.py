@@ -86,7 +86,9 @@ def digital_bound(
         inverse = np.linalg.inv(total)
         bound = float(np.trace(weight @ inverse))
         if not bound > 0:
-            raise Misuse("Fisher information is singular even with every direction lit; two targets may stand in one direction")
+            raise Misuse(
+                "Fisher information is singular even with every direction lit; two targets may stand in one direction"
+            )
         omega = inverse @ weight @ inverse / bound
         pulled = np.einsum("a,mas->ms", omega.ravel(), tells_flat).reshape(count, 3 * targets, 3 * targets)
         pulled = (pulled + np.conj(np.swapaxes(pulled, -1, -2))) / 2
@@ -116,10 +118,13 @@ def digital_bound(
     rng = np.random.Generator(np.random.Philox(key=0))
     start = rng.normal(size=(count, depth, depth, 2)).reshape(-1) * 0.3
     start.view(np.complex128).reshape(count, depth, depth)[:] += np.eye(depth)
-    v, done = start, 0
+    v: Array = start
+    done = 0
     found: Any = certificate(unpack(v)[0])
     while done < iterations:
-        step = minimize(cost, v, jac=True, method="L-BFGS-B", options={"maxiter": 250, "maxcor": 30, "ftol": 1e-14, "gtol": 1e-9})
+        step = minimize(
+            cost, v, jac=True, method="L-BFGS-B", options={"maxiter": 250, "maxcor": 30, "ftol": 1e-14, "gtol": 1e-9}
+        )
         v, done = step.x, done + max(step.nit, 1)
         found = certificate(unpack(v)[0])
         if found[1] <= tolerance or step.nit < 250:

@@ -21,7 +21,9 @@ __all__ = ["angle_weight", "crb", "echo_gram", "illumination", "information", "t
 
 Reflection = Literal["known", "unknown"]
 Convention = Literal["consistent", "printed"]
-_SINGULAR = 1e-13  # reciprocal condition of an information matrix, its diagonal scaled to one, below which it has no inverse
+_SINGULAR = (
+    1e-13  # reciprocal condition of an information matrix, its diagonal scaled to one, below which it has no inverse
+)
 
 
 def illumination(
@@ -43,7 +45,10 @@ def illumination(
     grid = xp.reshape(response, (*response.shape[:-1], array.columns, array.rows))
     rows = xp.matmul(grid, xp.matrix_transpose(xp.concat([a_z, s_z], axis=-2)))  # [... m column 2K]
     targets = a_z.shape[-2]
-    flat, tilted = xp.matrix_transpose(rows[..., :targets]), xp.matrix_transpose(rows[..., targets:])  # [... m K column]
+    flat, tilted = (
+        xp.matrix_transpose(rows[..., :targets]),
+        xp.matrix_transpose(rows[..., targets:]),
+    )  # [... m K column]
     return xp.stack(
         [xp.sum(a_y * flat, axis=-1), xp.sum(s_y * flat, axis=-1), xp.sum(a_y * tilted, axis=-1)],
         axis=-1,
@@ -93,10 +98,7 @@ def echo_gram(
         up = xp.reshape(xp.matmul(xp.conj(z), xp.matrix_transpose(z)), (-1, 2, targets, 2, targets))
         pairs = ((0, 0), (1, 0), (0, 1))  # order of the slope along y and along z
         gram = xp.stack(
-            [
-                xp.stack([across[:, i, :, k, :] * up[:, j, :, n, :] for k, n in pairs], axis=-1)
-                for i, j in pairs
-            ],
+            [xp.stack([across[:, i, :, k, :] * up[:, j, :, n, :] for k, n in pairs], axis=-1) for i, j in pairs],
             axis=-2,
         )  # [m k l s t]
         gram = xp.permute_dims(gram, (0, 1, 3, 2, 4))
@@ -151,7 +153,9 @@ def angle_weight(direction: Any) -> Any:
     edge = np.abs(np.linalg.det(jacobian))
     if not np.all(edge > 1e-9):
         at = int(np.argmin(edge))
-        raise Misuse(f"direction[{at}] = {direction[at]}: azimuth or elevation has no meaning along the array's plane or pole; bound cosines instead")
+        raise Misuse(
+            f"direction[{at}] = {direction[at]}: azimuth or elevation has no meaning along the array's plane or pole; bound cosines instead"
+        )
     inverse = np.linalg.inv(jacobian)
     weight = np.zeros((2 * len(direction), 2 * len(direction)))
     for k, block in enumerate(np.swapaxes(inverse, -1, -2) @ inverse):
@@ -201,7 +205,9 @@ def _factors(array: AntennaArray, direction: Any, frequency_hz: Any, convention:
     if not array.columns > 0:
         raise Misuse("array.columns = 0: the information of echoes is separable on planar grids only; use a Upa or Ula")
     if convention not in ("consistent", "printed"):
-        raise Misuse(f"convention = {convention!r}: must be 'consistent' (a_r a_t^T, our signs) or 'printed' (papers/000 as it stands)")
+        raise Misuse(
+            f"convention = {convention!r}: must be 'consistent' (a_r a_t^T, our signs) or 'printed' (papers/000 as it stands)"
+        )
     xp = array_namespace(direction)
     sign = 1.0 if convention == "consistent" else -1.0
     k = like(frequency_hz, direction)[:, None, None] * (sign * 2 * np.pi / LIGHT_MPS)

@@ -74,7 +74,7 @@ def check(case: Case) -> None:
         if not (value.min() > 0 or name == "crb_s_rad2" and value.min() >= 0) or not value.max() < np.inf:
             worst = int(np.argmin(np.where(np.isfinite(value), value, -np.inf)))
             rule = ">= 0" if name == "crb_s_rad2" else "> 0"
-            raise Misuse(f"{name}[{worst}] = {value[worst]!r}: must be a finite number {rule}")
+            raise Misuse(f"{name}[{worst}] = {float(value[worst])!r}: must be a finite number {rule}")
     if not case.noise_w > 0:
         raise Misuse(f"noise_w = {case.noise_w!r}: must be > 0")
 

@@ -17,6 +17,7 @@ from hal.frontend import FrontendSpec
 from hal.record import Array, Float, Int, record
 from twin.physics.aging import ageing
 from twin.planning._adaptive import Adapted, adapt, ergodic_plan, ergodic_rate_of
+from twin.planning._drops import paper_drop
 from twin.planning._ergodic import Sample, Scene, case_of, ergodic_bits, sampled
 from twin.planning._memory import kalman, lengthened, longest_paying
 from twin.planning._search import SEARCHES, Case, Choice, bits, dynamic_split, even_split, loops, rate, shortest_sensing_s, solve
@@ -44,6 +45,7 @@ __all__ = [
     "lengthened",
     "longest_paying",
     "loops",
+    "paper_drop",
     "rate",
     "sampled",
     "shortest_sensing_s",

@@ -23,7 +23,9 @@ class Problem:
     user_direction: Float[Array, "row 3"]  # array frame
     user_gain: Complex[Array, "row subcarrier"]  # along the steering vector of the direction
     target_direction: Float[Array, "row target 3"]
-    target_gain: Complex[Array, "row target subcarrier"]  # two-way, between unit-gain antennas; 0 pads rows with fewer targets
+    target_gain: Complex[
+        Array, "row target subcarrier"
+    ]  # two-way, between unit-gain antennas; 0 pads rows with fewer targets
     power_w: float
     noise_w: float  # of one subcarrier, at the user
     previous: Design | None = None  # for warm starts: the same rows, as last designed; a row of no power is a new one

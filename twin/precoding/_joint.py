@@ -7,7 +7,8 @@ not spin it. Subcarriers are the inner loops' lanes; columns and rows of the gri
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -19,6 +20,16 @@ from twin.precoding._scene import Scene
 __all__ = ["Utility"]
 
 
+class Prepared(NamedTuple):
+    """Arrays for the compiled parts: the grid's steering factors (planar), delay lines, phase slopes, the user's gain, the receiver's Gram matrix."""
+
+    grid: Any
+    line: Array
+    turn: Array
+    snr: Array
+    gram: Array
+
+
 @dataclass(frozen=True)
 class Utility:
     """``U(theta, T, z) = weight R - ln CRB``, ``p = P softmax(z)``; R in bits a symbol over all subcarriers, CRB in rad^2."""
@@ -26,7 +37,9 @@ class Utility:
     scene: Scene
     weight: float
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def prepared(self) -> Prepared:
+        """What no setting changes."""
         row, k = self.scene, 2 * np.pi / LIGHT_MPS * self.scene.frequency_hz
         sign = -1.0 if row.convention == "printed" else 1.0
         y_m, z_m = row.array.position_m[:: row.array.rows, 1], row.array.position_m[: row.array.rows, 2]
@@ -35,12 +48,14 @@ class Utility:
         a_y = cis(uy[:, None, None] * y_m[:, None] * k) / len(row.line) ** 0.5  # [who column subcarrier]
         a_z = cis(uz[:, None, None] * z_m[:, None] * k)
         count, targets = len(k), len(row.target_direction)
-        keep = object.__setattr__
-        keep(self, "_grid", tuple(np.ascontiguousarray(part) for part in (a_y.real, a_y.imag, a_z.real, a_z.imag, y_m, z_m, sign * k)))
-        keep(self, "_line", np.ascontiguousarray(np.where(row.line < 0, 0, row.line)))
-        keep(self, "_turn", 2 * np.pi * (row.frequency_hz - row.carrier_hz) if row.lines else np.zeros(count))
-        keep(self, "_snr", np.abs(row.user_gain) ** 2 / row.noise_w)
-        keep(self, "_gram", np.ascontiguousarray(row.gram.reshape(count, 3 * targets, 3 * targets)))
+        parts = (a_y.real, a_y.imag, a_z.real, a_z.imag, y_m, z_m, sign * k)
+        return Prepared(
+            grid=tuple(np.ascontiguousarray(part) for part in parts),
+            line=np.ascontiguousarray(np.where(row.line < 0, 0, row.line)),
+            turn=2 * np.pi * (row.frequency_hz - row.carrier_hz) if row.lines else np.zeros(count),
+            snr=np.abs(row.user_gain) ** 2 / row.noise_w,
+            gram=np.ascontiguousarray(row.gram.reshape(count, 3 * targets, 3 * targets)),
+        )
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -51,23 +66,31 @@ class Utility:
         self, theta: Float[Array, " element"], delay_s: Float[Array, " line"], z: Float[Array, " subcarrier"]
     ) -> tuple[float, tuple[Array, Array, Array]]:
         """U and its gradient with respect to theta, T (1/s) and z; ``-inf`` where the information is singular."""
-        parts: Any = self
+        own = self.prepared
         delay = delay_s if self.scene.lines else np.zeros(1)
         share = np.exp(z - z.max())
         share /= share.sum()
-        beam = _beam(theta, delay, parts._line, parts._turn)
-        lit = _forward(beam[0], beam[1], *parts._grid)
-        value, rate, bound, pull, slope = _middle(lit, share * self.scene.power_w, parts._snr, parts._gram, self.scene.weight, self.weight)
-        d_theta, d_delay = _backward(beam[0], beam[1], pull.real.copy(), pull.imag.copy(), *parts._grid, parts._line, parts._turn, len(delay))
+        beam = _beam(theta, delay, own.line, own.turn)
+        lit = _forward(beam[0], beam[1], *own.grid)
+        value, _, _, pull, slope = _middle(
+            lit, share * self.scene.power_w, own.snr, own.gram, self.scene.weight, self.weight
+        )
+        d_theta, d_delay = _backward(
+            beam[0], beam[1], pull.real.copy(), pull.imag.copy(), *own.grid, own.line, own.turn, len(delay)
+        )
         d_share = slope * self.scene.power_w
         return value, (d_theta, d_delay[: self.scene.lines], share * (d_share - d_share @ share))
 
-    def parts(self, theta: Float[Array, " element"], delay_s: Float[Array, " line"], power_w: Float[Array, " subcarrier"]) -> tuple[float, float, float]:
+    def parts(
+        self, theta: Float[Array, " element"], delay_s: Float[Array, " line"], power_w: Float[Array, " subcarrier"]
+    ) -> tuple[float, float, float]:
         """U, R and CRB of one setting."""
-        own: Any = self
+        own = self.prepared
         delay = delay_s if self.scene.lines else np.zeros(1)
-        beam = _beam(theta, delay, own._line, own._turn)
-        value, rate, bound, _, _ = _middle(_forward(beam[0], beam[1], *own._grid), power_w, own._snr, own._gram, self.scene.weight, self.weight)
+        beam = _beam(theta, delay, own.line, own.turn)
+        value, rate, bound, _, _ = _middle(
+            _forward(beam[0], beam[1], *own.grid), power_w, own.snr, own.gram, self.scene.weight, self.weight
+        )
         return value, rate, bound
 
     def polish(
@@ -84,13 +107,25 @@ class Utility:
 
         ``reach`` tries only so many levels either way; 0 tries all. Each change strictly raises U.
         """
-        own: Any = self
+        own = self.prepared
         if not self.scene.lines:
             return delay_s, 0
         count = self.scene.lines if count is None else count
         order = (first + np.arange(count)) % self.scene.lines
         made, changed = _polish(
-            theta, delay_s, power_w, level_s, order, reach, own._line, own._turn, *own._grid, own._snr, own._gram, self.scene.weight, self.weight
+            theta,
+            delay_s,
+            power_w,
+            level_s,
+            order,
+            reach,
+            own.line,
+            own.turn,
+            *own.grid,
+            own.snr,
+            own.gram,
+            self.scene.weight,
+            self.weight,
         )
         return made, int(changed)
 
@@ -267,7 +302,10 @@ def _middle(lit, power, snr, gram, weight, rate_weight):  # type: ignore[no-unty
             for a in range(2 * targets):
                 u, s = a // 2, 1 + a % 2
                 share = omega[a, b]
-                slope[m] += share * (np.conj(lit[u + 1, 0, m]) * field[3 * u + s] + np.conj(lit[u + 1, s, m]) * field[3 * u]).real
+                slope[m] += (
+                    share
+                    * (np.conj(lit[u + 1, 0, m]) * field[3 * u + s] + np.conj(lit[u + 1, s, m]) * field[3 * u]).real
+                )
                 pull[u + 1, 0, m] += 2.0 * power[m] * share * field[3 * u + s]
                 pull[u + 1, s, m] += 2.0 * power[m] * share * field[3 * u]
     return rate_weight * rate - np.log(bound), rate, bound, pull, slope
@@ -310,7 +348,9 @@ def _backward(re, im, pr, pi, ayr, ayi, azr, azi, y, z, k, line, turn, lines):  
 
 
 @njit(cache=True)
-def _polish(theta, delay, power, level, order, reach, line, turn, ayr, ayi, azr, azi, y, z, k, snr, gram, weight, rate_weight):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _polish(
+    theta, delay, power, level, order, reach, line, turn, ayr, ayi, azr, azi, y, z, k, snr, gram, weight, rate_weight
+):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     delay = delay.copy()
     re, im = _beam(theta, delay, line, turn)
     summed = np.zeros((ayr.shape[0], 3, 2, k.size))

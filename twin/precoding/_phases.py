@@ -69,7 +69,9 @@ class Alternation:
         a = steering(row.receive, row.target_direction[None, :, :], row.frequency_hz[:, None])
         return whole, np.matmul(a.conj(), np.swapaxes(a, -1, -2)) / a.shape[-1]
 
-    def _updated(self, row: Scene, vector: Array, received: Array, phasor: Array, power: Array) -> Complex[Array, " element"]:
+    def _updated(
+        self, row: Scene, vector: Array, received: Array, phasor: Array, power: Array
+    ) -> Complex[Array, " element"]:
         root = np.sqrt(power)
         if self.update == "eq19":
             heard = steering(row.receive, row.target_direction[:, None, :], row.frequency_hz[None, :]).sum(axis=-1)
@@ -101,5 +103,3 @@ class Alternation:
                 break
             last = value
         return np.asarray(phasor)
-
-

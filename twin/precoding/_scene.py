@@ -16,7 +16,16 @@ from hal.frontend import HalfSpec
 from hal.network import NetworkSpec
 from hal.record import Array, Bool, Complex, Float, Int
 from twin.physics.allocation import crb_power, jensen_power, largest_snr, least_powers, unit_bounds
-from twin.physics.fisher import Convention, Reflection, angle_weight, crb, echo_gram, illumination, information, total_information
+from twin.physics.fisher import (
+    Convention,
+    Reflection,
+    angle_weight,
+    crb,
+    echo_gram,
+    illumination,
+    information,
+    total_information,
+)
 from twin.physics.rate import rate_bps
 from twin.precoding import Design, Problem
 from twin.precoding.delay_phase import steer, waterfill
@@ -91,7 +100,9 @@ class Scene:
         turn = cis((-2 * np.pi * self.frequency_hz)[:, None] * delay_s[..., None, :])
         return np.asarray(np.take(turn, self.line, axis=-1))
 
-    def response(self, delay_s: Float[Array, "... line"], phase_rad: Float[Array, "... element"]) -> Complex[Array, "... subcarrier element"]:
+    def response(
+        self, delay_s: Float[Array, "... line"], phase_rad: Float[Array, "... element"]
+    ) -> Complex[Array, "... subcarrier element"]:
         """What drives the elements, all chains together, unit norm."""
         return np.asarray(self.ramp(delay_s) * (cis(np.asarray(phase_rad)) / len(self.line) ** 0.5)[..., None, :])
 
@@ -99,7 +110,9 @@ class Scene:
         """The user's ratio of signal to noise for one watt on each subcarrier."""
         return np.asarray(np.abs(np.sum(self.user_row * response, axis=-1)) ** 2 / self.noise_w)
 
-    def unit_information(self, response: Complex[Array, "... subcarrier element"]) -> Float[Array, "... subcarrier parameter parameter"]:
+    def unit_information(
+        self, response: Complex[Array, "... subcarrier element"]
+    ) -> Float[Array, "... subcarrier parameter parameter"]:
         """Fisher information of the targets' cosines at one watt on each subcarrier."""
         lit = illumination(self.array, self.target_direction, self.frequency_hz, response, self.convention)
         return np.asarray(information(self.gram, lit))
@@ -175,7 +188,9 @@ def scene(
     half, lit = problem.half, problem.target_gain[row]
     transmit, receive = half.array, problem.receive or half.array
     if not transmit.columns > 0:
-        raise Misuse("array.columns = 0: this precoder needs a planar grid (Upa or Ula); delay_phase serves free-form arrays")
+        raise Misuse(
+            "array.columns = 0: this precoder needs a planar grid (Upa or Ula); delay_phase serves free-form arrays"
+        )
     direction = problem.target_direction[row]
     pattern = element_amplitude(transmit, direction) * element_amplitude(receive, direction)
     gain = lit * pattern[:, None]
@@ -201,7 +216,9 @@ def scene(
         target_gain=np.asarray(gain[seen]),
         power_w=problem.power_w,
         noise_w=positive("noise_w", problem.noise_w, "it is the thermal noise of one subcarrier at the user"),
-        echo_noise_w=problem.noise_w if problem.echo_noise_w is None else positive("echo_noise_w", problem.echo_noise_w),
+        echo_noise_w=problem.noise_w
+        if problem.echo_noise_w is None
+        else positive("echo_noise_w", problem.echo_noise_w),
         reflection=reflection,
         convention=convention,
         bound=bound,
@@ -226,7 +243,11 @@ def by_row(
     half, network = problem.half, problem.half.network
     rows, chains = len(problem.user_direction), len(network.wired)
     positive("power_w", problem.power_w)
-    plain = steer(half, np.broadcast_to(problem.user_direction[:, None, :], (rows, chains, 3)), float(np.mean(problem.frequency_hz)))
+    plain = steer(
+        half,
+        np.broadcast_to(problem.user_direction[:, None, :], (rows, chains, 3)),
+        float(np.mean(problem.frequency_hz)),
+    )
     delay_s, phase_rad = plain.delay_s.copy(), plain.phase_rad.copy()
     subcarriers = problem.user_gain.shape[1]
     power_w = np.full((rows, subcarriers), problem.power_w / subcarriers)

@@ -8,7 +8,8 @@ of a transform. The choices are those of the naive search.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -26,8 +27,18 @@ def delay_divergence(row: Scene, delay_s: Float[Array, " line"], grid: tuple[int
     """``KL`` of eq (16) for the channels as these delays modify them, on a dictionary of ``grid`` directions; its inverse is Cor."""
     ramp = row.ramp(delay_s)
     user = beamspace(row.array, row.user_row * ramp, grid)
-    echo = echo_beamspace(row.array, row.receive, row.target_direction, row.target_gain, row.frequency_hz, ramp, grid, row.convention)
+    echo = echo_beamspace(
+        row.array, row.receive, row.target_direction, row.target_gain, row.frequency_hz, ramp, grid, row.convention
+    )
     return float(divergence(distribution(user), distribution(echo), guard))
+
+
+class Prepared(NamedTuple):
+    """Which runs of columns and rows each line feeds; planar patterns along y and along z, of the user and of the echoes."""
+
+    spans: Array
+    y: Any
+    z: Any
 
 
 @dataclass(frozen=True)
@@ -39,14 +50,16 @@ class Search:
     guard: float = 0.0
     precision: str = "single"
 
-    def __post_init__(self) -> None:
-        row, keep = self.scene, object.__setattr__
+    @cached_property
+    def prepared(self) -> Prepared:
+        """Patterns of the sub-arrays, which no delay changes."""
         real = np.float32 if self.precision == "single" else np.float64
-        spans, columns, rows = _spans(row)
-        y, z = _patterns(row, self.grid, columns, rows)
-        keep(self, "_spans", spans)
-        for name, (user, echo) in (("_y", y), ("_z", z)):
-            keep(self, name, tuple(np.ascontiguousarray(part, dtype=real) for part in (user.real, user.imag, echo.real, echo.imag)))
+        spans, columns, rows = _spans(self.scene)
+        y, z = (
+            tuple(np.ascontiguousarray(part, dtype=real) for field in fields for part in (field.real, field.imag))
+            for fields in _patterns(self.scene, self.grid, columns, rows)
+        )
+        return Prepared(spans, y, z)
 
     def run(
         self,
@@ -62,32 +75,35 @@ class Search:
         many lines once, round robin: a bounded step of a warm start. Delays must be on ``level_s``.
         """
         row = self.scene
-        own: Any = self
+        own = self.prepared
         if not row.lines:
             return np.asarray(delay_s), 0
         index = np.argmin(np.abs(np.asarray(delay_s)[:, None] - level_s), axis=1)
-        real = own._y[0].dtype
+        real = own.y[0].dtype
         turn = cis(-2 * np.pi * row.frequency_hz * level_s[:, None])  # [level subcarrier]
         turn_re, turn_im = np.ascontiguousarray(turn.real, dtype=real), np.ascontiguousarray(turn.imag, dtype=real)
         user, echo = self._fields(index, turn_re, turn_im)
         order = np.arange(row.lines) if count is None else (first + np.arange(count)) % row.lines
+        compiled: Any = _pass
         tried = 0
         for _ in range(passes if count is None else 1):
-            changed = _pass(index, order, own._spans, *user, *echo, *own._y, *own._z, turn_re, turn_im, self.guard)
+            changed = compiled(index, order, own.spans, *user, *echo, *own.y, *own.z, turn_re, turn_im, self.guard)
             tried += len(order)
             if not changed:
                 break
         return np.asarray(level_s[index]), tried
 
-    def _fields(self, index: Int[Array, " line"], turn_re: Array, turn_im: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        own: Any = self
-        shape = (own._y[0].shape[1], own._y[0].shape[3], own._z[0].shape[3])
+    def _fields(
+        self, index: Int[Array, " line"], turn_re: Array, turn_im: Array
+    ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        own = self.prepared
+        shape = (own.y[0].shape[1], own.y[0].shape[3], own.z[0].shape[3])
         fields = [np.zeros(shape, dtype=turn_re.dtype) for _ in range(4)]
         re, im = turn_re[index], turn_im[index]
-        yur, yui, yer, yei = own._y
-        zur, zui, zer, zei = own._z
-        _assemble(own._spans, re, im, yur, yui, zur, zui, *fields[:2])
-        _assemble(own._spans, re, im, yer, yei, zer, zei, *fields[2:])
+        yur, yui, yer, yei = own.y
+        zur, zui, zer, zei = own.z
+        _assemble(own.spans, re, im, yur, yui, zur, zui, *fields[:2])
+        _assemble(own.spans, re, im, yer, yei, zer, zei, *fields[2:])
         return (fields[0], fields[1]), (fields[2], fields[3])
 
 
@@ -105,11 +121,15 @@ def _spans(row: Scene) -> tuple[Int[Array, "line 2"], int, int]:
         column, up = np.divmod(np.arange(len(row.line)), row.array.rows)
         rebuilt = place[column // across[0], up // tall[0]]
     if not np.array_equal(rebuilt, row.line):
-        raise Misuse("delay lines: their elements must be equal rectangles that tile the grid, which the search relies on")
+        raise Misuse(
+            "delay lines: their elements must be equal rectangles that tile the grid, which the search relies on"
+        )
     return np.ascontiguousarray(spans, dtype=np.int64), columns, rows
 
 
-def _patterns(row: Scene, grid: tuple[int, int], columns: int, rows: int) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+def _patterns(
+    row: Scene, grid: tuple[int, int], columns: int, rows: int
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Patterns of runs of columns ``[run gy term m]`` and of rows ``[run term m gz]``: the user (one term), and each target with what is received folded in."""
     k = 2 * np.pi / LIGHT_MPS * row.frequency_hz
     sign = np.array([1.0] + [-1.0 if row.convention == "printed" else 1.0] * len(row.target_direction))
@@ -130,8 +150,12 @@ def _patterns(row: Scene, grid: tuple[int, int], columns: int, rows: int) -> tup
 
     wide, wide_back = axis(1, columns, grid[0])
     high, high_back = axis(2, rows, grid[1])
-    across = np.transpose(wide[:1], (3, 1, 0, 2)) * np.abs(row.user_gain)  # a subcarrier's common phase changes no modulus
-    echo_across = np.transpose(wide[1:] * np.conj(row.target_gain[:, None, :, None] * np.swapaxes(wide_back, 1, 2)[..., None]), (3, 1, 0, 2))
+    across = np.transpose(wide[:1], (3, 1, 0, 2)) * np.abs(
+        row.user_gain
+    )  # a subcarrier's common phase changes no modulus
+    echo_across = np.transpose(
+        wide[1:] * np.conj(row.target_gain[:, None, :, None] * np.swapaxes(wide_back, 1, 2)[..., None]), (3, 1, 0, 2)
+    )
     tall = np.transpose(high[:1], (3, 0, 2, 1))
     echo_tall = np.transpose(high[1:] * np.conj(np.swapaxes(high_back, 1, 2))[..., None], (3, 0, 2, 1))
     # one scale for each kind of field keeps single precision in range whatever the gains

@@ -31,7 +31,9 @@ class Cbs:
 
     power: Allocation = "exact"  # over subcarriers: eq21 as printed, exact eq (20), equal, waterfill
     rate_share: Annotated[float, Ge(0), Le(1)] = 0.5  # of the largest Gamma the beam can give every subcarrier
-    fit: Literal["corrected", "printed"] = "corrected"  # eq (24) with its units mended and phases wrapped, or as it stands
+    fit: Literal["corrected", "printed"] = (
+        "corrected"  # eq (24) with its units mended and phases wrapped, or as it stands
+    )
     user: bool = True  # the path visits the user; False: targets alone
     reflection: Reflection = "known"
     convention: Convention = "consistent"
@@ -76,7 +78,9 @@ def path(direction: Float[Array, "place 3"], count: int) -> Float[Array, "count 
     return direction_from(np.interp(at, along, place[order, 0]), np.interp(at, along, place[order, 1]))
 
 
-def fit(row: Scene, pointed: Float[Array, "subcarrier 3"], form: str = "corrected") -> tuple[Float[Array, " line"], Float[Array, " element"]]:
+def fit(
+    row: Scene, pointed: Float[Array, "subcarrier 3"], form: str = "corrected"
+) -> tuple[Float[Array, " line"], Float[Array, " element"]]:
     """Delays (on the hardware's steps) and phases whose beam points subcarrier m at ``pointed[m]``: papers/000 eqs (23)-(24).
 
     ``corrected``: phases counted from the array's centre and free to wrap, a free common phase a subcarrier, delays about the middle of their range: each
@@ -115,7 +119,7 @@ def _on_grid(row: Scene, delay_s: Float[Array, " line"], about_middle: bool) -> 
 
 
 def _printed(row: Scene, pointed: Float[Array, "subcarrier 3"]) -> tuple[Array, Array]:
-    """min sum |phi_n - 2 f_m T_q + (f_m / f_c)(u_y n_h + u_z n_v)|^2 in boxes: convex; each variable exactly, in turn, until still."""
+    """Minimise sum |phi_n - 2 f_m T_q + (f_m / f_c)(u_y n_h + u_z n_v)|^2 in boxes: convex; each variable exactly, in turn, until still."""
     column, up = np.divmod(np.arange(len(row.line)), row.array.rows)
     steer = (row.frequency_hz / row.carrier_hz)[:, None] * (pointed[:, 1:2] * column + pointed[:, 2:3] * up)  # [m n]
     double_f = 2 * row.frequency_hz
@@ -131,5 +135,3 @@ def _printed(row: Scene, pointed: Float[Array, "subcarrier 3"]) -> tuple[Array, 
             break
         phi = phi_next
     return _on_grid(row, delay_s, False), np.asarray(np.mod(np.pi * phi_next, 2 * np.pi))  # its phases are minus ours
-
-

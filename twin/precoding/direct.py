@@ -36,7 +36,9 @@ class Direct:
     starts: Annotated[int, Ge(1)] = 3  # of: flat delays, steered delays, controlled squint, then random ones
     iterations: Annotated[int, Ge(1)] = 250  # of a climb, at most
     rounds: Annotated[int, Ge(0)] = 6  # of lines tried in turn and phases climbed again, at most
-    budget_steps: Annotated[int, Ge(0)] = 0  # evaluations a row once there is a warm start, three of them to choose where from; 0: as at first
+    budget_steps: Annotated[int, Ge(0)] = (
+        0  # evaluations a row once there is a warm start, three of them to choose where from; 0: as at first
+    )
     reflection: Reflection = "known"
     convention: Convention = "consistent"
     seed: int = 0  # of random starts beyond the third
@@ -74,7 +76,9 @@ class Direct:
         """Delays to the nearest levels (the carrier's phase kept), then phases and power climbed and lines tried in turn."""
         nearest = level_s[np.argmin(np.abs(found.delay_s[:, None] - level_s), axis=1)]
         theta = _theta(row, found)
-        theta, delay_s, z, _ = _climb(utility, row, _solution(row, theta, nearest, _logs(found.power_w)), self.iterations, False)
+        theta, delay_s, z, _ = _climb(
+            utility, row, _solution(row, theta, nearest, _logs(found.power_w)), self.iterations, False
+        )
         for _ in range(self.rounds):
             power = _shares(z) * row.power_w
             delay_s, changed = utility.polish(theta, delay_s, power, level_s)
@@ -95,7 +99,9 @@ class Direct:
         worth = [utility.parts(_theta(row, one), one.delay_s, one.power_w)[0] for one in begun]
         first = begun[int(np.argmax(worth))]
         if self.budget_steps <= len(begun):
-            return Solution(delay_s=first.delay_s, phase_rad=first.phase_rad, power_w=first.power_w, steps=before.steps + 1)
+            return Solution(
+                delay_s=first.delay_s, phase_rad=first.phase_rad, power_w=first.power_w, steps=before.steps + 1
+            )
         theta, delay_s, z, _ = _climb(utility, row, first, self.budget_steps, False, self.budget_steps - len(begun))
         steps = before.steps + 1
         if row.network.delay_bits and row.lines:
@@ -106,7 +112,9 @@ class Direct:
 
     def _start(self, row: Scene, number: int) -> Solution:
         equal = np.full(len(row.frequency_hz), row.power_w / len(row.frequency_hz))
-        middle_s = np.full(row.lines, (delay_grid(row.network)[-1] if row.network.delay_bits else row.network.delay_range_s) / 2)
+        middle_s = np.full(
+            row.lines, (delay_grid(row.network)[-1] if row.network.delay_bits else row.network.delay_range_s) / 2
+        )
         alternation = Alternation(power="equal", rounds=1)
         if number == 0:
             return alternation.run(row, middle_s)
@@ -164,7 +172,9 @@ def _climb(
     except StopIteration:
         pass
     if best[1] is None:
-        raise Misuse("target_gain: the Fisher information is singular at every start (targets in one direction, or not lit); merge or drop targets")
+        raise Misuse(
+            "target_gain: the Fisher information is singular at every start (targets in one direction, or not lit); merge or drop targets"
+        )
     theta, delay_s, z = split(best[1])
     return theta, np.asarray(delay_s), z, float(best[0])
 

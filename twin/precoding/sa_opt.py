@@ -32,7 +32,9 @@ class SaOpt:
     rate_share: Annotated[float, Ge(0), Le(1)] = 0.5  # of the largest Gamma the beam can give every subcarrier
     eta: Annotated[float, Ge(0)] = 1.0  # the targets' weight against the user's
     balanced: bool = True  # eta counts from equal mean gains of both sides; False: eta of eq (18) as it stands
-    dictionary: Annotated[int, Ge(2)] = 32  # directions an axis; twice the array's own loses nothing, N_t is the paper's
+    dictionary: Annotated[int, Ge(2)] = (
+        32  # directions an axis; twice the array's own loses nothing, N_t is the paper's
+    )
     guard: Annotated[float, Ge(0)] = 0.0  # added to both distributions; above 1e-9 it changes the choices
     passes: Annotated[int, Ge(1)] = 8  # over all lines, at most
     rounds: Annotated[int, Ge(1)] = 6  # of phases and power, at most

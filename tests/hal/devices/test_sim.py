@@ -507,13 +507,20 @@ def test_a_fault_that_cannot_be_is_misuse(fault: Fault, says: str) -> None:
         opened().inject(fault, 0)
 
 
-def test_changes_of_health_come_in_order() -> None:
+def test_a_fault_injected_live_leaves_what_is_scripted_for_later() -> None:
     frontend = opened()
-    frontend.inject(Fault("dead_element", "transmit", element=1), 100)
-    with pytest.raises(Misuse, match="in order of time; the last was at 100"):
-        frontend.inject(Fault("dead_element", "transmit", element=2), 99)
+    script, live = (Fault("dead_element", "transmit", element=n) for n in (1, 2))
+    frontend.inject(script, 100)
+    frontend.clear(script, 200)
+    frontend.inject(live, 50)
+    frontend.clear(live, 150)
+    health = frontend._memory["transmit"].faults
+    told = [health.at(t) for t in (49, 50, 99, 100, 149, 150, 199, 200)]
+    assert told == [(), (live,), (live,), (script, live), (script, live), (script,), (script,), ()]
+    states = health.state(np.array([49, 50, 100, 150, 200]))
+    assert len(set(states.tolist())) == 5
     with pytest.raises(Misuse, match="is not there to be cleared"):
-        frontend.clear(Fault("dead_element", "transmit", element=2), 200)
+        frontend.clear(live, 200)
 
 
 # ----------------------------------------------------------------------------------------------------- batches and misuse
