@@ -101,7 +101,8 @@ def beam_gains(
     if wanted is None:
         wanted = np.ones((len(response), len(point_m)), dtype=np.bool_)
     wanted = np.ascontiguousarray(shaped("wanted", wanted, (len(response), len(point_m))))
-    if np.ndim(response) == 4 and response.strides[1] == 0:  # the same at every frequency: a network without delay lines
+    # the same at every frequency: a network without delay lines
+    if np.ndim(response) == 4 and response.strides[1] == 0:
         flat: Array = _project_flat(yr, yi, zr, zi, np.ascontiguousarray(response[:, 0], dtype=np.complex128), wanted)
         return flat
     out: Array = _project(yr, yi, zr, zi, np.ascontiguousarray(response, dtype=np.complex128), wanted)
@@ -159,7 +160,10 @@ def _project_flat(yr: Any, yi: Any, zr: Any, zi: Any, feed: Any, wanted: Any) ->
                             im += zd[m] * di + jd[m] * dr
                             tr[m], ti[m] = re, im
                     for row in range(whole, rows):
-                        fr, fi = feed[slot, column * rows + row, chain].real, feed[slot, column * rows + row, chain].imag
+                        fr, fi = (
+                            feed[slot, column * rows + row, chain].real,
+                            feed[slot, column * rows + row, chain].imag,
+                        )
                         for m in range(subcarriers):
                             tr[m] += zr[p, row, m] * fr - zi[p, row, m] * fi
                             ti[m] += zr[p, row, m] * fi + zi[p, row, m] * fr
@@ -403,7 +407,7 @@ def _root_cosine(f: float, roll_off: float) -> float:  # pragma: no cover - comp
         return 1.0
     if roll_off == 0:
         return np.sqrt(0.5) if over == 0 else 0.0
-    return np.cos(min(over * (np.pi / (2 * roll_off)), np.pi / 2))
+    return float(np.cos(min(over * (np.pi / (2 * roll_off)), np.pi / 2)))
 
 
 @njit(cache=True)

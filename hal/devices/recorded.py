@@ -23,6 +23,7 @@ from hal.devices.remote import differences
 from hal.devices.sim import Noise, Sim
 from hal.errors import Misuse, RemoteFault
 from hal.frontend import Beam, BeamReport, Drive, Emission, Frontend, FrontendSpec, Incident, Listen, Reception
+from hal.memory import BeamMemory
 from hal.wire import LIMIT_BYTES, VERSION, decode, encode
 
 __all__ = ["Recorded", "RecordedFrontend", "Tape", "TapeFrontend"]
@@ -72,10 +73,17 @@ class RecordedFrontend:
         except BaseException:
             self._file.close()
             raise
+        self._memory = {name: BeamMemory(name, getattr(self.spec, name)) for name in ("transmit", "receive")}
         self._played: dict[Any, int] = {}
 
     def set_beam(self, beam: Beam, at_ns: int) -> BeamReport:
-        """What the machine reported when it was told so then. Raises Misuse where it was told nothing at this time."""
+        """What the machine reported when it was told so then.
+
+        Raises Misuse where it was told nothing at this time, and for a beam that no machine of this nameplate can take.
+        """
+        if beam.half not in self._memory:
+            raise Misuse(f"half = {beam.half!r}: must be 'transmit' or 'receive'")
+        self._memory[beam.half].check(beam)
         key = ("set_beam", beam.half, int(at_ns))
         report: BeamReport = self._play(key, f"{beam.half} beam set at {at_ns} ns", BeamReport)
         if encode(report.setpoint) != encode(beam):

@@ -89,6 +89,17 @@ def test_pairs_that_are_not_wanted_are_left_out_and_change_no_bit_of_the_others(
     np.testing.assert_array_equal(beam_gains(paths, array, w[2:3], f), whole[2:3])
 
 
+def test_a_response_without_frequency_gives_the_same_bits_as_its_copies():
+    rng, array = np.random.default_rng(31), grid_array()
+    paths, frequency_hz = some_paths(rng), 100e9 + np.linspace(-4e9, 4e9, 5)
+    one = complex_normal(rng, 3, 1, len(array.position_m), 2)
+    every = np.broadcast_to(one, (3, 5, *one.shape[2:]))
+    wanted = rng.random((3, len(paths.delay_s))) < 0.6
+    for choice in (None, wanted):
+        got = beam_gains(paths, array, every, frequency_hz, "arrival", wanted=choice)
+        assert np.array_equal(got, beam_gains(paths, array, every.copy(), frequency_hz, "arrival", wanted=choice))
+
+
 def test_beam_gains_refuse_what_has_no_direction():
     rng = np.random.default_rng(3)
     w = np.ones((1, 1, 30, 1), complex)

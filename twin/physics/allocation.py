@@ -14,6 +14,7 @@ from hal.record import Array, Float
 __all__ = ["crb_power", "jensen_power", "largest_snr", "least_powers", "unit_bounds"]
 
 Solver = Literal["closed", "cvxpy"]
+_TIGHT = {"tol_gap_abs": 1e-9, "tol_gap_rel": 1e-9, "tol_feas": 1e-9}  # of the conic solver
 _STEPS = 60  # Newton steps of the interior-point method; it takes 15 to 30
 
 
@@ -184,8 +185,9 @@ def _jensen_cvxpy(bound: Array, least_w: Array, power_w: float) -> Array:
     share = cp.Variable(len(bound))
     cost = cp.sum(cp.multiply(bound / bound.mean(), cp.inv_pos(share)))
     problem = cp.Problem(cp.Minimize(cost), [share >= least_w / power_w, cp.sum(share) == 1])
-    problem.solve(solver=cp.CLARABEL)
-    return np.asarray(share.value * power_w)
+    problem.solve(solver=cp.CLARABEL, **_TIGHT)
+    power = np.maximum(np.asarray(share.value * power_w), least_w)
+    return np.asarray(power * (power_w / power.sum()))
 
 
 def _exact_cvxpy(unit: Array, least_w: Array, power_w: float, weight: Array) -> Array:
@@ -194,10 +196,10 @@ def _exact_cvxpy(unit: Array, least_w: Array, power_w: float, weight: Array) -> 
     parameters = unit.shape[1]
     flat = unit.reshape(len(unit), -1)
     total = cp.reshape(flat.T @ share, (parameters, parameters), order="C")
-    root = np.linalg.cholesky(weight)
+    root = np.linalg.cholesky(weight / np.trace(weight))
     cost = cp.sum([cp.matrix_frac(root[:, i], total) for i in range(parameters)])
     problem = cp.Problem(cp.Minimize(cost), [share >= least_w / power_w, cp.sum(share) == 1])
-    problem.solve(solver=cp.CLARABEL)
+    problem.solve(solver=cp.CLARABEL, **_TIGHT)
     power = np.maximum(np.asarray(share.value * power_w), least_w)
     return np.asarray(power * (power_w / power.sum()))
 

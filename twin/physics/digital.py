@@ -118,15 +118,14 @@ def digital_bound(
     rng = np.random.Generator(np.random.Philox(key=0))
     start = rng.normal(size=(count, depth, depth, 2)).reshape(-1) * 0.3
     start.view(np.complex128).reshape(count, depth, depth)[:] += np.eye(depth)
-    v: Array = start
     done = 0
-    found: Any = certificate(unpack(v)[0])
+    found: Any = certificate(unpack(start)[0])
     while done < iterations:
         step = minimize(
-            cost, v, jac=True, method="L-BFGS-B", options={"maxiter": 250, "maxcor": 30, "ftol": 1e-14, "gtol": 1e-9}
+            cost, start, jac=True, method="L-BFGS-B", options={"maxiter": 250, "maxcor": 30, "ftol": 1e-14, "gtol": 1e-9}
         )
-        v, done = step.x, done + max(step.nit, 1)
-        found = certificate(unpack(v)[0])
+        start, done = step.x, done + max(step.nit, 1)
+        found = certificate(unpack(start)[0])
         if found[1] <= tolerance or step.nit < 250:
             break
     return DigitalBound(utility=found[0], gap=found[1], rate=found[2], crb=found[3])

@@ -111,7 +111,9 @@ def find_directions(
         lever = wave * position_m[:: lobe.array.rows, 1], wave * position_m[: lobe.array.rows, 2]
         feed = np.ascontiguousarray(lobe.projection, dtype=np.complex128).reshape(shape)
         z, cosine = np.ascontiguousarray(z, dtype=np.complex128), cosine.copy()
-        b, gain, left, normal = _climb(feed, *lever, z, v, cosine, lobe.prior, lobe.centre, lobe.width, low, high, steps)
+        b, gain, left, normal = _climb(
+            feed, *lever, z, v, cosine, lobe.prior, lobe.centre, lobe.width, low, high, steps
+        )
         norm = np.sum(np.abs(b) ** 2, axis=1)
     else:
         cosine, gain, left, normal, norm = _stepped(lobe, cosine, z, v, low, high, steps)

@@ -17,7 +17,17 @@ from hal.errors import Misuse
 from hal.record import Array, Bool, Complex, Float, Int, record
 from twin.physics.delay_doppler import field_curvature, folded_spectrum, planar_templates, raised_cosine
 
-__all__ = ["Fit", "Grid", "Joint", "Sounding", "delay_doppler_map", "fit_echoes", "no_echoes", "search_grid", "strong_peaks"]
+__all__ = [
+    "Fit",
+    "Grid",
+    "Joint",
+    "Sounding",
+    "delay_doppler_map",
+    "fit_echoes",
+    "no_echoes",
+    "search_grid",
+    "strong_peaks",
+]
 
 _BLUR = 0.26  # cycles of Doppler a frame may turn against its replica: sinc^2 = 1 dB
 
@@ -389,7 +399,11 @@ def _gram(wave: Any, fresh: Any, used: int, gram: Any) -> None:  # pragma: no co
                 total[2, r] += complex(cr, ci)
         for r in range(used):
             gram[one, r], gram[two, r], gram[three, r] = total[0, r], total[1, r], total[2, r]
-            gram[r, one], gram[r, two], gram[r, three] = total[0, r].conjugate(), total[1, r].conjugate(), total[2, r].conjugate()
+            gram[r, one], gram[r, two], gram[r, three] = (
+                total[0, r].conjugate(),
+                total[1, r].conjugate(),
+                total[2, r].conjugate(),
+            )
 
 
 @njit(cache=True, error_model="numpy")

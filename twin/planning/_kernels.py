@@ -248,6 +248,8 @@ def sweep(  # type: ignore[no-untyped-def]
     bits, total = np.empty(blocks), np.empty(blocks + 1)
     bits2, total2 = np.empty(blocks), np.empty(blocks + 1)
     bits3, total3 = np.empty(blocks), np.empty(blocks + 1)
+    bits4, total4 = np.empty(blocks), np.empty(blocks + 1)
+    bits5, total5 = np.empty(blocks), np.empty(blocks + 1)
     args = (size, value, slopes, inner, kappa, gain, noise, power, sigma, weight, clip)
     signal(float(blocks), *args, gamma)
     prefix(gamma, rho2, share, bits2, total2)
@@ -286,14 +288,25 @@ def sweep(  # type: ignore[no-untyped-def]
                 signal(left + step, *args, gamma)
                 prefix(gamma, rho2, share, bits2, total2)
                 evaluations += 1
+                known = False
                 for m in range(low, high + 1):
                     v = _value(m, n, left - h, pilot, bits, total)
                     rise = (_value(m, n, left + step - h, pilot, bits2, total2) - v) / step
-                    if rise > 0.0 and v + rise * width > best * (1.0 + 1e-14):
-                        v, t, more = _climb(left, right, v, rise, best, h, n, m, pilot, args, gamma, rho2, share, bits3, total3)
-                        evaluations += more
-                        if v > best:
-                            best, best_t, best_m = v, t, m
+                    if not (rise > 0.0 and v + rise * width > best * (1.0 + 1e-14)):
+                        continue
+                    if not known:  # the right end, for all M at once
+                        signal(right, *args, gamma)
+                        prefix(gamma, rho2, share, bits3, total3)
+                        signal(right - step, *args, gamma)
+                        prefix(gamma, rho2, share, bits4, total4)
+                        evaluations += 2
+                        known = True
+                    end = _value(m, n, right - h, pilot, bits3, total3)
+                    fall = (end - _value(m, n, right - step - h, pilot, bits4, total4)) / step
+                    v, t, more = _climb(left, right, v, end, rise, fall, best, h, n, m, pilot, args, gamma, rho2, share, bits5, total5)
+                    evaluations += more
+                    if v > best:
+                        best, best_t, best_m = v, t, m
         elif width > 0.0:  # no shape is promised: look at a few points
             top, top_m, top_t = -np.inf, 0, left
             for g in range(GRID + 1):
@@ -316,14 +329,10 @@ def sweep(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy")
-def _climb(left, right, at_left, rise, best, h, n, m, pilot, args, gamma, rho2, share, bits, total):  # type: ignore[no-untyped-def]
+def _climb(left, right, fa, fb, ga, gb, best, h, n, m, pilot, args, gamma, rho2, share, bits, total):  # type: ignore[no-untyped-def]
     """The largest rate of one M within a piece where it is concave and rises at the left: secants of its slope, until tangents bound it by ``best``."""
     step = 1e-6 * (right - left)
-    a, fa, ga = left, at_left, rise
-    b = right
-    fb = _at(b, h, n, m, pilot, args, gamma, rho2, share, bits, total)
-    gb = (fb - _at(b - step, h, n, m, pilot, args, gamma, rho2, share, bits, total)) / step
-    evaluations = 2
+    a, b, evaluations = left, right, 0
     if gb >= 0.0:
         return fb, b, evaluations
     for _ in range(60):

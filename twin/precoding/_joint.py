@@ -70,12 +70,14 @@ class Utility:
         delay = delay_s if self.scene.lines else np.zeros(1)
         share = np.exp(z - z.max())
         share /= share.sum()
-        beam = _beam(theta, delay, own.line, own.turn)
-        lit = _forward(beam[0], beam[1], *own.grid)
+        beam = _beam(cis(theta), cis(-delay[:, None] * own.turn), own.line)
+        forward: Any = _forward  # compiled: its arguments are not typed
+        lit = forward(beam[0], beam[1], *own.grid)
         value, _, _, pull, slope = _middle(
             lit, share * self.scene.power_w, own.snr, own.gram, self.scene.weight, self.weight
         )
-        d_theta, d_delay = _backward(
+        backward: Any = _backward
+        d_theta, d_delay = backward(
             beam[0], beam[1], pull.real.copy(), pull.imag.copy(), *own.grid, own.line, own.turn, len(delay)
         )
         d_share = slope * self.scene.power_w
@@ -87,10 +89,10 @@ class Utility:
         """U, R and CRB of one setting."""
         own = self.prepared
         delay = delay_s if self.scene.lines else np.zeros(1)
-        beam = _beam(theta, delay, own.line, own.turn)
-        value, rate, bound, _, _ = _middle(
-            _forward(beam[0], beam[1], *own.grid), power_w, own.snr, own.gram, self.scene.weight, self.weight
-        )
+        beam = _beam(cis(theta), cis(-delay[:, None] * own.turn), own.line)
+        forward: Any = _forward
+        lit = forward(beam[0], beam[1], *own.grid)
+        value, rate, bound, _, _ = _middle(lit, power_w, own.snr, own.gram, self.scene.weight, self.weight)
         return value, rate, bound
 
     def polish(
@@ -112,8 +114,10 @@ class Utility:
             return delay_s, 0
         count = self.scene.lines if count is None else count
         order = (first + np.arange(count)) % self.scene.lines
-        made, changed = _polish(
-            theta,
+        compiled: Any = _polish
+        made, changed = compiled(
+            cis(theta),
+            cis(-delay_s[:, None] * own.turn),
             delay_s,
             power_w,
             level_s,
@@ -130,20 +134,15 @@ class Utility:
         return made, int(changed)
 
 
-@njit(cache=True)
-def _beam(theta, delay, line, turn):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    elements, count = theta.size, turn.size
-    ramp_re, ramp_im = np.empty((delay.size, count)), np.empty((delay.size, count))
-    for q in range(delay.size):
-        for m in range(count):
-            angle = -turn[m] * delay[q]
-            ramp_re[q, m], ramp_im[q, m] = np.cos(angle), np.sin(angle)
+@njit(cache=True, fastmath={"contract"})
+def _beam(phasor, ramp, line):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    elements, count = phasor.size, ramp.shape[1]
     re, im = np.empty((elements, count)), np.empty((elements, count))
     for n in range(elements):
-        c, s, q = np.cos(theta[n]), np.sin(theta[n]), line[n]
+        c, s, q = phasor[n].real, phasor[n].imag, line[n]
         for m in range(count):
-            re[n, m] = c * ramp_re[q, m] - s * ramp_im[q, m]
-            im[n, m] = c * ramp_im[q, m] + s * ramp_re[q, m]
+            re[n, m] = c * ramp[q, m].real - s * ramp[q, m].imag
+            im[n, m] = c * ramp[q, m].imag + s * ramp[q, m].real
     return re, im
 
 
@@ -348,11 +347,30 @@ def _backward(re, im, pr, pi, ayr, ayi, azr, azi, y, z, k, line, turn, lines):  
 
 
 @njit(cache=True)
-def _polish(
-    theta, delay, power, level, order, reach, line, turn, ayr, ayi, azr, azi, y, z, k, snr, gram, weight, rate_weight
-):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _polish(  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    phasor,
+    ramp,
+    delay,
+    power,
+    level,
+    order,
+    reach,
+    line,
+    turn,
+    ayr,
+    ayi,
+    azr,
+    azi,
+    y,
+    z,
+    k,
+    snr,
+    gram,
+    weight,
+    rate_weight,
+):
     delay = delay.copy()
-    re, im = _beam(theta, delay, line, turn)
+    re, im = _beam(phasor, ramp, line)
     summed = np.zeros((ayr.shape[0], 3, 2, k.size))
     for column in range(y.size):
         _gather(re, im, ayr, ayi, azr, azi, y, z, column, 0, z.size, summed)

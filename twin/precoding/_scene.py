@@ -228,7 +228,7 @@ def scene(
 def delay_grid(network: NetworkSpec) -> Float[Array, " level"]:
     """The delays a line can have; sixteen over the range where it is continuous."""
     bits = network.delay_bits or 4
-    return np.arange(2**bits) * (network.delay_range_s / 2**bits)
+    return np.asarray(np.arange(2**bits) * (network.delay_range_s / 2**bits))
 
 
 def by_row(

@@ -197,4 +197,4 @@ def _shares(z: Array) -> Float[Array, " subcarrier"]:
 
 
 def _logs(power_w: Array) -> Float[Array, " subcarrier"]:
-    return np.log(np.maximum(power_w, 1e-6 * power_w.mean()))
+    return np.asarray(np.log(np.maximum(power_w, 1e-6 * power_w.mean())))

@@ -238,7 +238,7 @@ def _prepare(
 
 def _noise_w(nameplate_w: float, fit: Fit, size: int) -> float:
     free = size - fit.amplitude.shape[1] * (1 + len(fit.delay))  # the leakage took one amplitude a row as well
-    return max(nameplate_w, fit.left / free)
+    return float(max(nameplate_w, fit.left / free))
 
 
 def _sounding(sent: Complex[Array, "frame sample"], start: Float[Array, " frame"], roll_off: float) -> Sounding:

@@ -121,3 +121,21 @@ def test_elements_off_the_plane_take_the_general_gradient() -> None:
 def test_a_dark_slot_has_no_lobe() -> None:
     with pytest.raises(Misuse, match="dark"):
         main_lobe(ARRAY, np.zeros((256, 4), complex), np.eye(4), CARRIER)
+
+
+def test_a_grid_and_the_same_elements_in_no_order_agree() -> None:
+    rng = np.random.default_rng(9)
+    free = replace(ARRAY, columns=0, rows=0, spacing_m=0.0)
+    planar, general = lobe_of(squinted(0.25)), lobe_of(squinted(0.25, free), free)
+    np.testing.assert_allclose(planar.centre, general.centre, atol=1e-6)
+    np.testing.assert_allclose(planar.manifold.shape, general.manifold.shape)
+    truth = POINTING + rng.uniform(-0.6, 0.6, (12, 2)) * NULL
+    z = np.array([planar.projection @ at(ARRAY, t) for t in truth]) / 16
+    z = z + 0.01 * (rng.standard_normal(z.shape) + 1j * rng.standard_normal(z.shape))
+    for i in range(len(z)):  # one by one: the general search ends all its starts together
+        ours = find_directions(planar, z[i : i + 1], np.full(1, 2e-4))
+        plain = find_directions(replace(planar, array=free), z[i : i + 1], np.full(1, 2e-4))
+        deviation = np.sqrt(np.diagonal(plain[1][0]))
+        assert np.all(np.abs(ours[0][0] - plain[0][0]) < 0.05 * deviation)
+        np.testing.assert_allclose(ours[1], plain[1], rtol=0.02, atol=0.02 * plain[1].max())
+        np.testing.assert_allclose(ours[3], plain[3], rtol=1e-3)

@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 
 from hal.errors import Misuse
-from twin.physics.delay_doppler import templates
-from twin.physics.echoes import Sounding, delay_doppler_map, fit_echoes, no_echoes, search_grid, strong_peaks
+from twin.physics.delay_doppler import field_curvature, planar_templates, templates
+from twin.physics.echoes import (
+    Fit,
+    Joint,
+    Sounding,
+    delay_doppler_map,
+    fit_echoes,
+    no_echoes,
+    search_grid,
+    strong_peaks,
+)
 
 FRAMES, SIZE, ROLL_OFF = 8, 256, 0.1
 START = 280.0 * np.arange(FRAMES) - 280.0 * (FRAMES - 1) / 2 - (SIZE - 1) / 2
@@ -126,6 +135,85 @@ def test_errors_are_as_large_as_the_information_says() -> None:
         unit.append((np.array([fit.delay[0], fit.doppler[0]]) - where) / deviation)
     ratio = np.sqrt(np.mean(np.square(unit), axis=0))
     assert np.all(np.abs(ratio - 1) < 3 / np.sqrt(2 * 150) + 0.03)
+
+
+def dense_step(data: np.ndarray, said: Sounding, known: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, ...]:
+    """One Gauss-Newton step of all echoes by stacked waveforms and plain products, without any memory: move, amplitudes before it."""
+    echoes, fixed = where.shape[1], len(known)
+    made = np.array([templates(said.spectrum.astype(complex), START, *w, ROLL_OFF).reshape(3, -1) for w in where.T])
+    base = np.concatenate([known, made[:, 0]])
+    slopes = np.concatenate([made[:, 1], made[:, 2]])
+    unit = np.repeat(field_curvature(SIZE, ROLL_OFF, tuple(START.tolist())), echoes)
+    slopes = slopes / unit[:, None]
+    project = base.T @ np.linalg.pinv(base.T)
+    bent = slopes - slopes @ project.T
+    own = (np.linalg.pinv(base.T) @ data.T)[fixed:]
+    close = (np.abs(where[0][:, None] - where[0]) < 3) & (np.abs(where[1][:, None] - where[1]) < 3 * CELL)
+    normal = np.real((bent.conj() @ bent.T) * np.tile(own.conj() @ own.T, (2, 2)) * np.tile(close, (2, 2)))
+    slope = np.real(np.sum(np.tile(own, (2, 1)).conj() * (bent.conj() @ (data - data @ project.T).T), axis=1))
+    return (np.linalg.solve(normal, slope) / unit).reshape(2, echoes), own
+
+
+def crowd(seed: int, count: int = 4) -> tuple[Sounding, np.ndarray, np.ndarray, np.ndarray]:
+    said, rng = sounding(seed), np.random.default_rng(seed)
+    where = np.array([rng.uniform(5, 40, count), rng.uniform(-0.0012, 0.0012, count)])
+    where[:, 1] = where[:, 0] + (0.7, 0.9 * CELL)  # two are neighbours
+    known = np.fft.ifft(said.spectrum).reshape(1, -1)
+    amplitude = rng.standard_normal((count, 3)) + 1j * rng.standard_normal((count, 3))
+    data = echoes(said, list(map(tuple, where.T)), amplitude) + 4 * known + 0.3 * noise(rng, 3)
+    return said, where, known.astype(np.complex64), data.astype(np.complex64)
+
+
+@pytest.mark.parametrize("seed", [11, 12, 13])
+def test_a_step_is_that_of_stacked_waveforms(seed: int) -> None:
+    said, where, known, data = crowd(seed)
+    start = where + np.array([[0.05], [0.05 * CELL]])
+    move, _ = dense_step(data, said, known, start)
+    fit = fit_echoes(data, said, *start, known, 0.09, steps=1)
+    np.testing.assert_allclose(fit.delay - start[0], move[0], atol=2e-4)
+    np.testing.assert_allclose(fit.doppler - start[1], move[1], atol=2e-4 * CELL)
+    tight = fit_echoes(data, said, *start, known, 0.09, steps=30, tolerance=1e-9)
+    move, own = dense_step(data, said, known, np.array([tight.delay, tight.doppler]))
+    assert np.abs(move[0]).max() < 2e-3
+    assert np.abs(move[1]).max() < 2e-3 * CELL
+    np.testing.assert_allclose(tight.amplitude, own, atol=5e-3)
+
+
+def same(one: Fit, other: Fit, order: list[int]) -> None:
+    """Equal but for a small part of their own standard deviations."""
+    deviation = np.sqrt(0.09 * np.diag(np.linalg.inv(other.information))).reshape(2, -1)[:, order]
+    assert np.all(np.abs(one.delay - other.delay[order]) < 0.1 * deviation[0])
+    assert np.all(np.abs(one.doppler - other.doppler[order]) < 0.1 * deviation[1])
+    assert np.all(np.abs(one.amplitude - other.amplitude[order]) < 0.2 * np.sqrt(0.09 * other.spread[order])[:, None])
+    np.testing.assert_allclose(one.spread, other.spread[order], rtol=0.02)
+    assert one.left == pytest.approx(other.left, rel=1e-3)
+
+
+def test_echoes_that_come_and_go_leave_the_fit_of_those_that_stay() -> None:
+    said, where, known, data = crowd(21)
+    joint = Joint(data, said, known, 5)
+    joint.add(*where[:, :2])
+    joint.fit(0.09, whole=False)
+    joint.add(np.array([20.0]), np.array([0.0]))  # nobody there
+    joint.add(*where[:, 2:])
+    joint.fit(0.09, whole=False)
+    joint.keep(np.array([True, True, False, True, True]))
+    same(joint.fit(0.09), fit_echoes(data, said, *where, known, 0.09), [0, 1, 2, 3])
+    joint.keep(np.array([False, True, True, True]))
+    joint.add(*where[:, :1])  # comes back to the slot it left
+    fit = joint.fit(0.09)
+    same(fit, fit_echoes(data, said, *where, known, 0.09), [1, 2, 3, 0])
+    assert fit.left == pytest.approx(np.linalg.norm(fit.residual) ** 2, rel=1e-3)
+    with pytest.raises(Misuse, match="room = 5"):
+        joint.add(np.ones(2), np.zeros(2))
+
+
+def test_templates_apart_are_the_templates() -> None:
+    said, out = sounding(), np.empty((3, FRAMES, 2, SIZE), np.float32)
+    planar_templates(said.spectrum, START, 17.3, -0.0011, ROLL_OFF, out)
+    exact = templates(said.spectrum.astype(complex), START, 17.3, -0.0011, ROLL_OFF)
+    scale = np.abs(exact).max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose((out[:, :, 0] + 1j * out[:, :, 1]) / scale, exact / scale, atol=3e-6)
 
 
 def test_misuse() -> None:
