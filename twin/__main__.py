@@ -22,8 +22,13 @@ MODULES = {
     "watch": ("twin.watch", "look at a running twin in the terminal"),
     "report": ("twin.report", "draw a run's report again"),
     "diff": ("twin.diff", "say what differs between two runs"),
+    "device check": ("twin.device_check", "hold a machine against the conformance suite"),
+    "calibrate": ("twin.calibrate", "measure a device over the air and write its corrections"),
+    "compare precoders": ("twin.compare_precoders", "precoders side by side: rate, bound, gain, time"),
+    "compare plans": ("twin.compare_plans", "plans side by side: sensing time, updates, rate"),
     "completion": ("twin.completion", "print a shell's completion script"),
 }
+GROUPS = {"device": "hold a machine against the rules", "compare": "schemes side by side"}
 
 
 def parser(asked: str | None = None) -> argparse.ArgumentParser:
@@ -77,6 +82,7 @@ def parser(asked: str | None = None) -> argparse.ArgumentParser:
         action="store_true",
         help="advance block by block instead of subframe by subframe; same result, slower",
     )
+    run.add_argument("--junit", type=Path, metavar="FILE", help="write what became of the scenario's `expect:` lines as JUnit XML")
     run.add_argument("--no-report", action="store_false", dest="report", help="leave report.html out; `twin report RUN` draws it later")
     run.add_argument("--json", action="store_true", help="print the summary as JSON, and nothing else")
 
@@ -136,15 +142,21 @@ def parser(asked: str | None = None) -> argparse.ArgumentParser:
     export.add_argument("out", type=Path)
     export.add_argument("--format", choices=("csv", "npz"), help="default: from the name of OUT")
 
+    groups = {
+        group: commands.add_parser(group, help=line).add_subparsers(dest="verb", metavar="VERB", required=True)
+        for group, line in GROUPS.items()
+    }
     for name, (module, line) in MODULES.items():
-        own = commands.add_parser(name, help=line, description=line[:1].upper() + line[1:] + ".")
-        if asked in (name, ""):
+        group, _, verb = name.rpartition(" ")
+        own = groups.get(group, commands).add_parser(verb, help=line, description=line[:1].upper() + line[1:] + ".")
+        own.set_defaults(module=module)
+        if asked in ((group or verb), ""):
             import_module(module).arguments(own)
     return top
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the command line, do it, and return the exit status: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    """Parse the command line, do it, and return the exit status: 0 done, 1 failed or an expectation broken, 2 wrong input, 130 interrupted."""
     given_words = sys.argv[1:] if argv is None else argv
     asked = next((word for word in given_words if not word.startswith("-")), None)
     top = parser(asked)
@@ -161,8 +173,8 @@ def main(argv: list[str] | None = None) -> int:
     from twin.document import ScenarioError
 
     try:
-        if given.command in MODULES:
-            return int(import_module(MODULES[given.command][0]).run(given))
+        if "module" in given:
+            return int(import_module(given.module).run(given))
         from twin import commands
 
         return int(getattr(commands, given.command)(given))

@@ -27,6 +27,7 @@ from twin import loop
 from twin.bus import Bus, NullBus, ZmqBus, flatten
 from twin.control import Chain, Parts
 from twin.engine import Engine
+from twin.expect import Expectations
 from twin.kpi import Kpi, Scorer, measured
 from twin.loop import Air, Subframe
 from twin.physics.draws import Draws
@@ -62,19 +63,21 @@ def run(
     split: bool = False,
     progress: bool = False,
     write: bool = True,
+    junit: str | Path | None = None,
 ) -> Run:
     """Play a scenario and return what happened.
 
     ``set`` replaces values (``{"sensing.dwells": 1}``); ``out`` is the run directory, which must not exist yet (default: ``runs/NAME-NUMBER``);
     ``keep`` holds every subframe's key figures in memory for ``Run.kpi``; ``split`` advances block by block, with the same result; ``write=False`` leaves
-    no files. Interrupted by Ctrl-C, the recording is closed and the summary covers what ran.
+    no files; ``junit`` names a file for what became of the scenario's ``expect:`` lines. Interrupted by Ctrl-C, the recording is closed and the summary covers what ran.
     Raises ScenarioError for a scenario that is wrong, Misuse for a run directory that exists or a port that is taken.
     """
     scenario = file if isinstance(file, Scenario) else load(file, set)
     name = "run" if isinstance(file, Scenario) else Path(file).stem
     with ExitStack() as stack:
         folder = run_folder(name, out) if write else None
-        twin = stack.enter_context(_Twin(scenario, name, folder, keep))
+        source = None if isinstance(file, Scenario) else file
+        twin = stack.enter_context(Twin(scenario, name, folder, keep, source, None if junit is None else Path(junit)))
         try:
             interrupted = twin.play(split, progress)
         except OSError:
@@ -135,19 +138,29 @@ def changes(script: Fault) -> Iterator[tuple[int, str, memory.Fault]]:
             yield script.until_ns, "clear", fault
 
 
-class _Twin:
+class Twin:
     """Everything a run opens, and what it leaves behind."""
 
-    def __init__(self, scenario: Scenario, name: str, folder: Path | None, keep: bool) -> None:
-        self.scenario, self.folder = scenario, folder
+    def __init__(
+        self,
+        scenario: Scenario,
+        name: str = "run",
+        folder: Path | None = None,
+        keep: bool = False,
+        file: str | Path | None = None,
+        junit: Path | None = None,
+    ) -> None:
+        self.scenario, self.folder, self.junit = scenario, folder, junit
         self.stack = ExitStack()
         try:
-            self._open(scenario, name, folder, keep)
+            self._open(scenario, name, folder, keep, file)
         except BaseException:
             self.stack.close()
             raise
 
-    def _open(self, scenario: Scenario, name: str, folder: Path | None, keep: bool) -> None:
+    def _open(
+        self, scenario: Scenario, name: str, folder: Path | None, keep: bool, file: str | Path | None
+    ) -> None:
         (self.site_name,) = scenario.sites
         control = scenario.sites[self.site_name].control
         draws = Draws(scenario.seed)
@@ -184,6 +197,7 @@ class _Twin:
         self.scorer = Scorer(self.user, self.entity)
         self.summary = Summary(self.user_names, self.entity_names)
         self.hash = RunHash()
+        self.expectations = Expectations(scenario, self.user_names, frontend.spec, file)
         self.kept: list[Kpi] | None = [] if keep else None
         self.run_id = f"{name}-{scenario.seed}-{time.time_ns():x}"
         clock = scenario.clock
@@ -214,7 +228,7 @@ class _Twin:
         self.restless: dict[int, float] = {}
         self.beam_due_ns: dict[str, int] = {}
 
-    def __enter__(self) -> _Twin:
+    def __enter__(self) -> Twin:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -266,6 +280,7 @@ class _Twin:
         self.bus.service()
         if subframe.k % LOOK_SUBFRAMES == 0:
             self.warn_of_restless(subframe)
+        self.expectations.add(subframe)
         self.summary.add(subframe.kpi, np.isin(self.entity, subframe.truth.entity))
         if self.kept is not None:
             self.kept.append(subframe.kpi)
@@ -332,13 +347,18 @@ class _Twin:
 
         dwell = self.last.dwells[0]
         found = self.site.controller.belief.detections
-        np.savez_compressed(file, **dwell_map(self.last.echo, 0, found, measured(dwell), dwell.paths.sink))
+        arrays: dict[str, Any] = dwell_map(self.last.echo, 0, found, measured(dwell), dwell.paths.sink)
+        np.savez_compressed(file, **arrays)
 
     def finish(self, interrupted: bool) -> Run:
         """Close everything and write the summary."""
         told = self.summary.told()
         told["clock"] = self.engine.report()
         told["warnings"] = self.warnings()
+        self.expectations.finish()
+        told["expect"] = self.expectations.summary()
+        if self.junit is not None:
+            self.expectations.junit(self.junit)
         told["run"] = {
             "id": self.run_id,
             "title": self.scenario.title,

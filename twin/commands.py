@@ -29,7 +29,7 @@ def run(given: Namespace) -> int:
             replaced[name] = value
     if given.pace is not None:
         replaced |= {"clock.mode": "paced", "clock.factor": given.pace}
-    done = play(given.file, set=replaced, out=given.out, split=given.split, progress=not given.json)
+    done = play(given.file, set=replaced, out=given.out, split=given.split, progress=not given.json, junit=given.junit, keep=False)
     if given.json:
         json.dump(done.summary, sys.stdout, indent=1)
         print()
@@ -41,7 +41,10 @@ def run(given: Namespace) -> int:
         report(done.path)
     if not given.json:
         print(f"run directory: {done.path}")
-    return 130 if done.interrupted else 0
+    broken = done.summary["expect"]["violated"]
+    for line in broken:
+        print(f"{given.file}:{line['line']}: expect: {line['said']}", file=sys.stderr)
+    return 130 if done.interrupted else int(bool(broken))
 
 
 def interrupted(number: int, frame: FrameType | None) -> None:

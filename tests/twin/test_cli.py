@@ -11,11 +11,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from twin import record
-from twin.__main__ import main
+from twin.__main__ import MODULES, main
 from twin.build import run
 
 ROOT = Path(__file__).parents[2]
@@ -177,6 +178,31 @@ def test_a_full_disk_ends_in_words_and_keeps_what_ran(tmp_path: Path) -> None:
     kept = [t for topic, t, _ in record.read(tmp_path / "full" / "recording.mcap") if topic == "bs0.kpi."]
     assert kept == [5_000_000 * k for k in range(len(kept))]
     assert 0 < len(kept) <= ran
+
+
+def test_a_broken_expectation_fails_the_run_with_line_time_and_value(tmp_path: Path) -> None:
+    hopeful = tmp_path / "hopeful.yaml"
+    hopeful.write_text(SMOKE.read_text() + "expect:\n  - { kind: rate, at_least_gbps: 1000, after_ms: 50 }\n  - { kind: readback }\n")
+    done = twin("run", hopeful, "--junit", "said.xml", "--no-report", cwd=tmp_path)
+    assert done.returncode == 1
+    line = 1 + hopeful.read_text().splitlines().index("  - { kind: rate, at_least_gbps: 1000, after_ms: 50 }")
+    assert f"hopeful.yaml:{line}: expect: " in done.stderr
+    said = ElementTree.parse(tmp_path / "said.xml").getroot().find("testsuite")
+    assert said is not None
+    assert (said.get("tests"), said.get("failures")) == ("2", "1")
+
+
+def test_the_simulated_machine_conforms(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["device", "check", str(SMOKE), "--json"]) == 0
+    assert '"fail"' not in capsys.readouterr().out
+
+
+def test_every_command_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["run"], ["check"], ["schema"], ["serve", "device"], *(name.split() for name in MODULES)):
+        with pytest.raises(SystemExit) as left:
+            main([*words, "--help"])
+        assert left.value.code == 0
+        assert len(capsys.readouterr().out.splitlines()) > 3
 
 
 def test_schema_is_one(capsys: pytest.CaptureFixture[str]) -> None:

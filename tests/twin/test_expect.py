@@ -200,8 +200,8 @@ def test_a_real_run_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
         faults=faults,
     )
     watcher = Expectations(made, ("near", "far"), frontend_spec(made, "bs0"))
-    watch = build._Twin.watch
-    monkeypatch.setattr(build._Twin, "watch", lambda twin, one, site: (watch(twin, one, site), watcher.add(one)))
+    watch = build.Twin.watch
+    monkeypatch.setattr(build.Twin, "watch", lambda twin, one, site: (watch(twin, one, site), watcher.add(one)))
     run(made, write=False)
     watcher.finish()
     assert [(v.kind, v.t_ns) for v in watcher.violations] == [("figure", 20_000_000), ("readback", 65_000_000)]

@@ -17,7 +17,7 @@ SMOKE = Path(__file__).parents[2] / "scenarios" / "smoke.yaml"
 
 def test_rate_is_shannon_over_subcarriers_less_pilots() -> None:
     scenario = load(SMOKE)
-    with build._Twin(scenario, "t", None, False) as twin:
+    with build.Twin(scenario, "t", None, False) as twin:
         numerology = twin.air.numerology
     channel = np.full((2, 4, 1), 1e-5 + 0j)
     served = with_served(
@@ -59,7 +59,7 @@ def test_spot_is_range_along_the_direction() -> None:
 
 def test_detections_drawn_from_the_bound_have_its_spread() -> None:
     normed = []
-    with build._Twin(load(SMOKE, {"sensing.fidelity": "bound"}), "t", None, False) as twin:
+    with build.Twin(load(SMOKE, {"sensing.fidelity": "bound"}), "t", None, False) as twin:
         air, site = twin.air, twin.site
         numerology, spec = air.numerology, site.frontend.spec
         plan = replace(site.plan, dwell_transmit_slot=np.arange(64), dwell_receive_slot=np.arange(64))  # every beam there is
@@ -79,7 +79,7 @@ def test_detections_drawn_from_the_bound_have_its_spread() -> None:
 
 
 def test_more_power_lowers_the_bound_as_it_should() -> None:
-    with build._Twin(load(SMOKE), "t", None, False) as twin:
+    with build.Twin(load(SMOKE), "t", None, False) as twin:
         (dwell,) = loop.sense(twin.air, twin.site, twin.site.plan, 0)[0]
         spec, numerology = twin.site.frontend.spec, twin.air.numerology
         weak, snr = dwell_bound(dwell, twin.site.receive, spec, numerology)

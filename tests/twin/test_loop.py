@@ -152,7 +152,7 @@ def test_another_user_leaves_the_others_channel_untouched() -> None:
     def draws(users: slice) -> dict[int, bytes]:
         scenario = load(SMOKE)
         scenario = replace(scenario, users=scenario.users[users])
-        with build._Twin(scenario, "t", None, False) as twin:
+        with build.Twin(scenario, "t", None, False) as twin:
             _, _, down, up, _ = loop.surroundings(twin.air, twin.site, 0)
         return {int(who): (down.gain[:, down.sink == who].tobytes() + up.gain[:, up.source == who].tobytes()) for who in np.unique(down.sink)}
 

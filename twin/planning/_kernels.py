@@ -259,7 +259,7 @@ def sweep(  # type: ignore[no-untyped-def]
     for n in range(1, blocks - first + 1):
         low, high = _range(mode, n)
         bound[n] = best_split(n, 0.0, pilot, bits2, total2, low, high)[0] if high <= n else -np.inf
-    best, best_t, best_m, evaluations, inside = -np.inf, np.nan, 0, 1, True
+    best, best_t, best_m, evaluations, inside, skip = -np.inf, np.nan, 0, 1, True, 0
     for h in range(first, blocks):
         n = blocks - h
         left = max(t_min, float(h)) if h == first else float(h)
@@ -272,6 +272,19 @@ def sweep(  # type: ignore[no-untyped-def]
         slack = 1e-14 if inside else 1e-3  # outside the guard a longer look may cost a little
         if best > -np.inf and bound[n] * (1.0 + slack) <= best:
             break
+        if h < skip:
+            continue
+        if best > -np.inf:  # bounds that are nearer: the SINR at the end of many pieces, of this one
+            pruned = False
+            for last in (min(2 * h + 2, blocks), h + 1):
+                signal(float(last), *args, gamma)
+                prefix(gamma, rho2, share, bits2, total2)
+                evaluations += 1
+                if best_split(n, 0.0, pilot, bits2, total2, low, high)[0] * (1.0 + slack) <= best:
+                    skip, pruned = last, True
+                    break
+            if pruned:
+                continue
         if left == 0.0:
             left = 1e-9
         fine, inside = signal(left, *args, gamma)
@@ -320,6 +333,12 @@ def sweep(  # type: ignore[no-untyped-def]
                         top, top_m, top_t = v, m, t
             if top > best:
                 from_t, to_t = max(left, top_t - width / GRID), min(right, top_t + width / GRID)
+                if to_t == top_t:  # still rising at the end: there it is
+                    before = _at(right - 1e-6 * width, h, n, top_m, pilot, args, gamma, rho2, share, bits3, total3)
+                    evaluations += 1
+                    if before < top:
+                        best, best_t, best_m = top, top_t, top_m
+                        continue
                 v, t, more = _golden(from_t, to_t, h, n, top_m, pilot, args, gamma, rho2, share, bits2, total2)
                 evaluations += more
                 if top > v:

@@ -147,7 +147,7 @@ class Ekf:
         origin = self._images(value, noise, snr_db, tracks, expected, spread, observation, dwell)
         origin &= tracks.confirmed & ~lit
         origin[detection, track] = False  # a track's own detection is no image of it
-        image = origin.any(axis=1)
+        image = np.asarray(origin.any(axis=1))
         strength_db = _strength_db(tracks).copy()
         strength_db[track] += (1 - self.strength_memory) * (straight_db[detection] - strength_db[track])
         kept = replace(
