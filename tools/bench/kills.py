@@ -31,7 +31,7 @@ def main() -> int:
     moments = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        command = [sys.executable, "-m", "twin", "run", SCENARIO, "--duration", str(given.seconds), "--out"]
+        command = [sys.executable, "-m", "twin", "run", SCENARIO, "--no-report", "--duration", str(given.seconds), "--out"]
         subprocess.run([*command, f"{folder}/whole"], check=True, capture_output=True)
         length_s = time.perf_counter() - began
         whole = [(row.topic, row.t_ns, row.data) for row in rows(f"{folder}/whole/recording.mcap")]
@@ -64,7 +64,8 @@ def one_kill(command: list[str], folder: Path, k: int, after_s: float, whole: li
     recover(source, out / "mended.mcap")
     kept = list(rows(out / "mended.mcap"))
     wrong = sum((row.topic, row.t_ns, row.data) != expected for row, expected in zip(kept, whole, strict=False))
-    lost_s = (killed_ns - kept[-1].wall_ns) * 1e-9 if kept and process.returncode == -signal.SIGKILL else 0.0
+    running = process.returncode == -signal.SIGKILL and 0 < len(kept) < len(whole)
+    lost_s = (killed_ns - kept[-1].wall_ns) * 1e-9 if running else 0.0
     return {"after_s": round(after_s, 3), "kept": len(kept), "lost_s": round(lost_s, 3), "wrong": wrong}
 
 
