@@ -15,7 +15,19 @@ from typing import Any
 import numpy as np
 
 from hal.errors import Misuse
-from twin.planning.dual_scale import Case, Choice, Scene, adapt, ergodic_plan, even_split, kalman, paper_drop, rate, shortest_sensing_s, solve
+from twin.planning.dual_scale import (
+    Case,
+    Choice,
+    Scene,
+    adapt,
+    ergodic_plan,
+    even_split,
+    kalman,
+    paper_drop,
+    rate,
+    shortest_sensing_s,
+    solve,
+)
 
 __all__ = ["AXES", "Row", "arguments", "compare", "drawing", "run", "table"]
 
@@ -47,13 +59,24 @@ class Row:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What ``twin compare plans`` takes."""
-    parser.add_argument("--axis", action="append", choices=tuple(AXES), help="sweep this one only; may be given again (default: all)")
-    parser.add_argument("--metric", choices=("bound", "ergodic", "both"), default="both", help="eq 22 of papers/004, drawn channels, or both")
-    parser.add_argument("--drops", type=int, default=4, help="random placements of the users to average over (default 4)")
+    parser.add_argument(
+        "--axis", action="append", choices=tuple(AXES), help="sweep this one only; may be given again (default: all)"
+    )
+    parser.add_argument(
+        "--metric",
+        choices=("bound", "ergodic", "both"),
+        default="both",
+        help="eq 22 of papers/004, drawn channels, or both",
+    )
+    parser.add_argument(
+        "--drops", type=int, default=4, help="random placements of the users to average over (default 4)"
+    )
     parser.add_argument("--users", type=int, default=5)
     parser.add_argument("--antennas", type=int, default=8)
     parser.add_argument("--pilot-snr-db", type=float, default=10.0, help="beta gamma_e (default 10)")
-    parser.add_argument("--snr-db", type=float, default=20.0, help="of a user's downlink without interference (default 20)")
+    parser.add_argument(
+        "--snr-db", type=float, default=20.0, help="of a user's downlink without interference (default 20)"
+    )
     parser.add_argument("--drop-own-term", action="store_true", help="read eq 22 without its i = k term")
     parser.add_argument("--draws", type=int, default=150, help="channels a point of the ergodic metric is judged by")
     parser.add_argument("--seed", type=int, default=0)
@@ -75,7 +98,11 @@ def run(given: argparse.Namespace) -> int:
         "snr": 10 ** (given.snr_db / 10),
         "own_term": not given.drop_own_term,
     }
-    say = None if given.json or not sys.stderr.isatty() else lambda text: print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    say = (
+        None
+        if given.json or not sys.stderr.isatty()
+        else lambda text: print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    )
     rows = compare(axes, metrics, drops=given.drops, seed=given.seed, draws=given.draws, say=say, **fixed)
     if say is not None:
         say("")
@@ -131,11 +158,25 @@ def compare(
                         found.setdefault(name, []).append(got)
                 for name, each in found.items():
                     mean = np.mean(each, axis=0)
-                    rows.append(Row(axis, value, metric, name, float(mean[0]), float(mean[1]), float(mean[2]), float(mean[3]), len(each)))
+                    rows.append(
+                        Row(
+                            axis,
+                            value,
+                            metric,
+                            name,
+                            float(mean[0]),
+                            float(mean[1]),
+                            float(mean[2]),
+                            float(mean[3]),
+                            len(each),
+                        )
+                    )
     return rows
 
 
-def _plans(axis: str, value: float, metric: str, seed: int, draws: int, fixed: dict[str, Any]) -> dict[str, tuple[float, float, float, float]]:
+def _plans(
+    axis: str, value: float, metric: str, seed: int, draws: int, fixed: dict[str, Any]
+) -> dict[str, tuple[float, float, float, float]]:
     """(rate, gain, T_l in blocks, M) of each plan in one drop."""
     changed: dict[str, Any] = dict(fixed)
     if axis == "accuracy":
@@ -154,13 +195,17 @@ def _plans(axis: str, value: float, metric: str, seed: int, draws: int, fixed: d
     length_s = case.blocks * case.block_s
     best = plans["paper" if metric == "ergodic" else "optimal"].rate
     return {
-        name: (plan.rate / length_s, plan.rate / best - 1, plan.sensing_s / case.block_s, float(plan.updates)) for name, plan in plans.items()
+        name: (plan.rate / length_s, plan.rate / best - 1, plan.sensing_s / case.block_s, float(plan.updates))
+        for name, plan in plans.items()
     }
 
 
 def _free(scene: Scene, case: Case, metric: str, draws: int, seed: int) -> dict[str, Choice]:
     if metric == "ergodic":
-        return {"paper": ergodic_plan(scene, case, draws=draws, seed=seed), "adaptive": adapt(scene, case, draws=draws, seed=seed).choice}
+        return {
+            "paper": ergodic_plan(scene, case, draws=draws, seed=seed),
+            "adaptive": adapt(scene, case, draws=draws, seed=seed).choice,
+        }
     return {name: kalman(case) if name == "kalman" else solve(case, name, seed=seed) for name in BOUND}
 
 
@@ -200,14 +245,23 @@ def table(rows: Sequence[Row], axis: str) -> Any:
 
     mine = [row for row in rows if row.axis == axis]
     plans = [name for name in (*BOUND, "held", *ERGODIC) if any(row.plan == name for row in mine)]
-    shown = Table(title=f"rate in bit/s/Hz (T_l in blocks, M) over {AXES[axis][0]}", title_justify="left", box=None, pad_edge=False)
+    shown = Table(
+        title=f"rate in bit/s/Hz (T_l in blocks, M) over {AXES[axis][0]}",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
     for heading in ("", "metric", *plans):
         shown.add_column(heading, justify="left" if heading == "metric" else "right")
     for value, metric in dict.fromkeys((row.value, row.metric) for row in mine):
         cells = []
         for name in plans:
             one = [row for row in mine if (row.value, row.metric, row.plan) == (value, metric, name)]
-            cells.append(f"{one[0].rate:.3f} ({one[0].sensing_blocks:.1f}, {one[0].updates:.1f}) {one[0].gain:+.1%}" if one else "-")
+            cells.append(
+                f"{one[0].rate:.3f} ({one[0].sensing_blocks:.1f}, {one[0].updates:.1f}) {one[0].gain:+.1%}"
+                if one
+                else "-"
+            )
         shown.add_row(f"{value:g}", metric, *cells)
     return shown
 
@@ -225,7 +279,9 @@ def drawing(rows: Sequence[Row], axis: str) -> Any:
         for column, metric in enumerate(metrics):
             above, below = axes[0][column], axes[1][column]
             for i, name in enumerate(dict.fromkeys(row.plan for row in mine if row.metric == metric)):
-                curve = sorted((row.value, row.rate, row.updates) for row in mine if (row.metric, row.plan) == (metric, name))
+                curve = sorted(
+                    (row.value, row.rate, row.updates) for row in mine if (row.metric, row.plan) == (metric, name)
+                )
                 x, y, m = zip(*curve, strict=True)
                 above.plot(x, y, label=name, markersize=4, **look(i))
                 below.plot(x, m, markersize=4, **look(i))

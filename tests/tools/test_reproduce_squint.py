@@ -7,7 +7,16 @@ import csv
 import numpy as np
 import pytest
 
-from tools.reproduce import squint, squint_fig4a, squint_fig4b, squint_fig4c, squint_fig4d, squint_fig6, squint_proposition1, squint_table3
+from tools.reproduce import (
+    squint,
+    squint_fig4a,
+    squint_fig4b,
+    squint_fig4c,
+    squint_fig4d,
+    squint_fig6,
+    squint_proposition1,
+    squint_table3,
+)
 
 HEAD = ("x", "seed", "scheme", "rate", "crb", "divergence", "time_s")
 
@@ -56,7 +65,12 @@ def test_figures_4(tmp_path, better):
 
 @pytest.mark.parametrize("slow", ["SA-Opt", "direct"])
 def test_figure_6(tmp_path, slow):
-    path = sheet(tmp_path / "f.csv", lambda x, scheme: (1.0, 1.0, 1.0 if scheme == slow else 1e-3), squint_fig6.TIMED, xs=(16.0, 64.0))
+    path = sheet(
+        tmp_path / "f.csv",
+        lambda x, scheme: (1.0, 1.0, 1.0 if scheme == slow else 1e-3),
+        squint_fig6.TIMED,
+        xs=(16.0, 64.0),
+    )
     assert set(verdicts(squint_fig6.verdict(path))) == {"reproduces" if slow == "SA-Opt" else "fails"}
 
 
@@ -64,7 +78,9 @@ def test_figure_6(tmp_path, slow):
 def test_table_3(tmp_path, as_stated):
     grown = {"N_t": 6 if as_stated else 1, "M": 1 if as_stated else 2, "2^B_t": 1 if as_stated else 0}
     names = [f"{axis}:SA-Opt" for axis in grown]
-    path = sheet(tmp_path / "t.csv", lambda x, scheme: (1.0, 1.0, x ** grown[scheme.split(":")[0]]), names, xs=(2.0, 4.0, 8.0))
+    path = sheet(
+        tmp_path / "t.csv", lambda x, scheme: (1.0, 1.0, x ** grown[scheme.split(":")[0]]), names, xs=(2.0, 4.0, 8.0)
+    )
     assert set(verdicts(squint_table3.verdict(path))) == {"reproduces" if as_stated else "fails"}
 
 

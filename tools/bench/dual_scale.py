@@ -26,7 +26,12 @@ def pairs_of(case: Case) -> list[tuple[int, int]]:
     """All (floor T_l, M) that leave room for pilots."""
     shortest, pilot = shortest_sensing_s(case) / case.block_s, case.pilot_s / case.block_s
     first = int(shortest)
-    return [(h, m) for h in range(first, case.blocks) if max(shortest, h) <= h + 1 - pilot for m in range(1, case.blocks - h + 1)]
+    return [
+        (h, m)
+        for h in range(first, case.blocks)
+        if max(shortest, h) <= h + 1 - pilot
+        for m in range(1, case.blocks - h + 1)
+    ]
 
 
 def naive(case: Case, pairs: list[tuple[int, int]]) -> float:
@@ -92,11 +97,19 @@ def main() -> int:
     given = parser.parse_args()
     rows = measure(given.pace == "quick")
     if given.json:
-        json.dump({"machine": platform.processor() or platform.machine(), "python": platform.python_version(), "rows": rows}, sys.stdout, indent=1)
+        json.dump(
+            {"machine": platform.processor() or platform.machine(), "python": platform.python_version(), "rows": rows},
+            sys.stdout,
+            indent=1,
+        )
         print()
         return 0
     for row in rows:
-        solved = "" if row["pairs_solved"] == row["pairs"] else f" (extrapolated from {row['pairs_solved']} of {row['pairs']} pairs)"
+        solved = (
+            ""
+            if row["pairs_solved"] == row["pairs"]
+            else f" (extrapolated from {row['pairs_solved']} of {row['pairs']} pairs)"
+        )
         print(
             f"{row['case']}: {row['ours_ms']:.3f} ms (p99 {row['ours_p99_ms']:.3f}), naive {row['naive_ms']:.0f} ms{solved}, ratio {row['ratio']:.0f}"
             + ("" if row["optimum_gap"] is None else f", optima differ by {row['optimum_gap']:.1e}")

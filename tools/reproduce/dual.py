@@ -87,8 +87,12 @@ def told(text: str) -> None:
 def main(doc: str | None, make: Callable[[Path, bool], None], verdict: Callable[[Path], list[dict[str, Any]]]) -> int:
     """``python -m tools.reproduce.NAME [quick] [--csv FILE] [--keep]``: make the CSV (unless kept), judge it, print the verdicts."""
     parser = argparse.ArgumentParser(description=doc)
-    parser.add_argument("pace", nargs="?", choices=("quick", "full"), default="full", help="quick: few drops and points")
-    parser.add_argument("--csv", type=Path, default=None, help="where the numbers go (default: runs/reproduce/NAME.csv)")
+    parser.add_argument(
+        "pace", nargs="?", choices=("quick", "full"), default="full", help="quick: few drops and points"
+    )
+    parser.add_argument(
+        "--csv", type=Path, default=None, help="where the numbers go (default: runs/reproduce/NAME.csv)"
+    )
     parser.add_argument("--keep", action="store_true", help="judge the CSV that is there instead of making it again")
     given = parser.parse_args()
     path = given.csv or Path("runs/reproduce") / f"{Path(sys.argv[0]).stem}.csv"

@@ -23,9 +23,13 @@ def make(path: Path, quick: bool) -> None:
                 yield "memory and length", snr_db, seed, both.rate / paper - 1
         for spread in (1, 5, 15):
             for seed in range(4 if quick else 12):
-                scene, case = paper_drop(seed, pilot_snr=100.0, azimuth_spread_rad=np.deg2rad(spread), demodulation_symbols=1)
+                scene, case = paper_drop(
+                    seed, pilot_snr=100.0, azimuth_spread_rad=np.deg2rad(spread), demodulation_symbols=1
+                )
                 found, paper = adapt(scene, case, draws=200), ergodic_plan(scene, case, draws=200)
-                ours = ergodic_rate_of(scene, case, found.choice, found.pilots, memory=found.memory, draws=500 if quick else 2000)
+                ours = ergodic_rate_of(
+                    scene, case, found.choice, found.pilots, memory=found.memory, draws=500 if quick else 2000
+                )
                 theirs = ergodic_rate_of(scene, case, paper, None, draws=500 if quick else 2000)
                 yield "adaptive, ergodic", spread, seed, ours / theirs - 1
 
@@ -39,13 +43,35 @@ def verdict(path: Path) -> list[dict[str, Any]]:
         return mean_ci([r["gain"] for r in found if r["lever"] == lever and r["at"] == at])
 
     out = [
-        claim(f"{lever} brings {least:.0%} and more at beta gamma_e = {at} dB", gain(lever, at)[0] >= least, gain=gain(lever, at)[0], ci95=gain(lever, at)[1])
-        for lever, at, least in (("memory", -5, 0.5), ("memory", 5, 0.10), ("pilot length", 0, 0.2), ("memory and length", 5, 0.10))
+        claim(
+            f"{lever} brings {least:.0%} and more at beta gamma_e = {at} dB",
+            gain(lever, at)[0] >= least,
+            gain=gain(lever, at)[0],
+            ci95=gain(lever, at)[1],
+        )
+        for lever, at, least in (
+            ("memory", -5, 0.5),
+            ("memory", 5, 0.10),
+            ("pilot length", 0, 0.2),
+            ("memory and length", 5, 0.10),
+        )
     ]
-    out.append(claim("at 20 dB none of them matters (under 1 %)", max(gain(name, 20)[0] for name in ("memory", "pilot length", "memory and length")) < 0.01))
+    out.append(
+        claim(
+            "at 20 dB none of them matters (under 1 %)",
+            max(gain(name, 20)[0] for name in ("memory", "pilot length", "memory and length")) < 0.01,
+        )
+    )
     for spread in (1, 5, 15):
         mean, half = gain("adaptive, ergodic", spread)
-        out.append(claim(f"adaptive brings 50 % and more, ergodic rate, spread {spread} deg, 20 dB", mean >= 0.5, gain=mean, ci95=half))
+        out.append(
+            claim(
+                f"adaptive brings 50 % and more, ergodic rate, spread {spread} deg, 20 dB",
+                mean >= 0.5,
+                gain=mean,
+                ci95=half,
+            )
+        )
     worst = min(r["gain"] for r in found if r["lever"] == "adaptive, ergodic")
     out.append(claim("adaptive is never worse than the paper's plan", worst >= -0.02, worst=worst))
     return out

@@ -48,7 +48,13 @@ def verdict(path: Path) -> list[dict[str, Any]]:
     flat = {reading: r >= 0.985 for reading, r in ratio.items()}
     return [
         claim("the rate rises with M and then falls", inside[PRINTED], inside),
-        claim("M = 7 is the best number of updates at Gamma = 0.5", at_seven[PRINTED], at_seven, printed_best=peak[PRINTED], lowest_best=min(peak.values())),
+        claim(
+            "M = 7 is the best number of updates at Gamma = 0.5",
+            at_seven[PRINTED],
+            at_seven,
+            printed_best=peak[PRINTED],
+            lowest_best=min(peak.values()),
+        ),
         claim("M = 7 is within 1.5 % of the best", flat[PRINTED], flat, printed_ratio=ratio[PRINTED]),
         claim("a stricter requirement lowers the rate at every M", higher[PRINTED], higher),
     ]

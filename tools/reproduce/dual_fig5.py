@@ -30,7 +30,14 @@ def make(path: Path, quick: bool) -> None:
                 scene, case = paper_drop(seed, guard=guard, reference=reference, own_term=own)
                 worst = float(crb_constant_rad2(1.0, 8, scene.azimuth_rad).max())
                 echo_snr = worst / (4 * 70 * np.deg2rad(std) ** 2)
-                _, case = paper_drop(seed, guard=guard, reference=reference, own_term=own, echo_snr=echo_snr, crb_max_rad2=np.deg2rad(std) ** 2 * 1.0001)
+                _, case = paper_drop(
+                    seed,
+                    guard=guard,
+                    reference=reference,
+                    own_term=own,
+                    echo_snr=echo_snr,
+                    crb_max_rad2=np.deg2rad(std) ** 2 * 1.0001,
+                )
                 for t in np.arange(4, 33 if quick else 34, 1 if quick else 0.25):
                     if t % 1 > 60 / 70:
                         continue
@@ -57,8 +64,18 @@ def verdict(path: Path) -> list[dict[str, Any]]:
         both = [t for t in curve[7.0] if t in curve[20.0]]
         above[way] = bool(all(curve[7.0][t] > max(curve[1.0][t], curve[20.0][t]) for t in both if t <= 12))
     return [
-        claim("the rate first rises with sensing time, from 4 blocks, and then falls", rises[FIRST], rises, printed_rise=gain[FIRST], largest_rise=max(gain.values())),
-        claim("and does so with the phase counted from the array's centre", rises["5 deg, not PSD, centre"], rise=gain["5 deg, not PSD, centre"]),
+        claim(
+            "the rate first rises with sensing time, from 4 blocks, and then falls",
+            rises[FIRST],
+            rises,
+            printed_rise=gain[FIRST],
+            largest_rise=max(gain.values()),
+        ),
+        claim(
+            "and does so with the phase counted from the array's centre",
+            rises["5 deg, not PSD, centre"],
+            rise=gain["5 deg, not PSD, centre"],
+        ),
         claim("M = 7 is above M = 1 and M = 20 (to 12 blocks)", above[FIRST], above),
     ]
 

@@ -42,7 +42,9 @@ def make(path: Path, quick: bool) -> None:
                     estimate = drawn(rng, C, draws)
                     h = rho * estimate + drawn(rng, R - rho**2 * C, draws)
                     first = drawn(rng, R, draws)
-                    heard = np.einsum("kab,dkb->dka", mmse_filter(believed, snr), first + circular(rng, draws, 5, 8) / np.sqrt(snr))
+                    heard = np.einsum(
+                        "kab,dkb->dka", mmse_filter(believed, snr), first + circular(rng, draws, 5, 8) / np.sqrt(snr)
+                    )
                     later = rho * first + np.sqrt(1 - rho**2) * drawn(rng, R, draws)
                     for own in (True, False):
                         formula = sinr(R, case.gain, C, case.power_w, case.noise_w, np.full((5, 1), rho), own)[:, 0]
@@ -53,7 +55,10 @@ def make(path: Path, quick: bool) -> None:
                         for model, found in models.items():
                             for k in range(5):
                                 yield model, int(own), snr_db, std, seed, k, float(formula[k]), float(found[k]), draws
-    written(path, ("model", "own_term", "pilot_snr_db", "std_deg", "seed", "user", "formula", "drawn", "draws"), lines())
+
+    written(
+        path, ("model", "own_term", "pilot_snr_db", "std_deg", "seed", "user", "formula", "drawn", "draws"), lines()
+    )
 
 
 def verdict(path: Path) -> list[dict[str, Any]]:
@@ -64,7 +69,10 @@ def verdict(path: Path) -> list[dict[str, Any]]:
         return np.array([r["drawn"] / r["formula"] - 1 for r in found if r["model"] == model and r["own_term"] == own])
 
     out = []
-    for model, text in (("paper", "equation (22) is the SINR of drawn channels"), ("physical", "and with pilots through the true channel")):
+    for model, text in (
+        ("paper", "equation (22) is the SINR of drawn channels"),
+        ("physical", "and with pilots through the true channel"),
+    ):
         for own in (True, False):
             error = errors(model, own)
             # worst of many users: their own Monte-Carlo deviation at 150 000 draws is 0.3 % with the term and 0.7 % without
@@ -72,7 +80,9 @@ def verdict(path: Path) -> list[dict[str, Any]]:
             bias = float(np.median(error))
             holds = np.max(np.abs(error)) <= limit and abs(bias) <= 0.005 * scale + (0.0 if model == "paper" else 0.01)
             which = "with i = k" if own else "i = k dropped on both sides"
-            out.append(claim(f"{text} ({which})", bool(holds), worst=float(np.max(np.abs(error))), median=bias, limit=limit))
+            out.append(
+                claim(f"{text} ({which})", bool(holds), worst=float(np.max(np.abs(error))), median=bias, limit=limit)
+            )
     return out
 
 

@@ -41,10 +41,25 @@ def verdict(path: Path) -> list[dict[str, Any]]:
                 at_best.append(top["equal"] / top["best"] - 1)
     steady = gap("geometric")
     return [
-        claim("equal splits are optimal (rho_n = rho_1^n, as simulated)", bool(steady.min() > -1e-12), worst_loss=0.0 - steady.min(), splits=len(steady)),
-        claim("equal splits are optimal (Jakes, equation 4)", bool(gap("jakes").min() > -1e-12), worst_loss=0.0 - gap("jakes").min()),
-        claim("equal splits are optimal (ring seen as a uniform spectrum)", bool(gap("one_ring").min() > -1e-12), worst_loss=0.0 - gap("one_ring").min()),
-        claim("at the best M they lose nothing under either", bool(min(at_best) > -1e-9), worst_loss=0.0 - min(at_best)),
+        claim(
+            "equal splits are optimal (rho_n = rho_1^n, as simulated)",
+            bool(steady.min() > -1e-12),
+            worst_loss=0.0 - steady.min(),
+            splits=len(steady),
+        ),
+        claim(
+            "equal splits are optimal (Jakes, equation 4)",
+            bool(gap("jakes").min() > -1e-12),
+            worst_loss=0.0 - gap("jakes").min(),
+        ),
+        claim(
+            "equal splits are optimal (ring seen as a uniform spectrum)",
+            bool(gap("one_ring").min() > -1e-12),
+            worst_loss=0.0 - gap("one_ring").min(),
+        ),
+        claim(
+            "at the best M they lose nothing under either", bool(min(at_best) > -1e-9), worst_loss=0.0 - min(at_best)
+        ),
     ]
 
 

@@ -22,17 +22,38 @@ def make(path: Path, quick: bool) -> None:
                             rng = np.random.default_rng(seed)
                             h, m = int(rng.integers(3, 25)), int(rng.integers(1, 9))
                             _, case = paper_drop(
-                                seed, guard=guard, reference=reference, own_term=own, pilot_snr=10 ** rng.uniform(0, 3), blocks=35, echo_snr=1.0
+                                seed,
+                                guard=guard,
+                                reference=reference,
+                                own_term=own,
+                                pilot_snr=10 ** rng.uniform(0, 3),
+                                blocks=35,
+                                echo_snr=1.0,
                             )
                             # the worst user has this deviation at the piece's left edge
                             scale = np.deg2rad(std) ** 2 * h * case.block_s / case.crb_s_rad2.max()
                             _, case = paper_drop(
-                                seed, guard=guard, reference=reference, own_term=own, pilot_snr=float(case.pilot_snr[0]), blocks=35, echo_snr=1 / scale
+                                seed,
+                                guard=guard,
+                                reference=reference,
+                                own_term=own,
+                                pilot_snr=float(case.pilot_snr[0]),
+                                blocks=35,
+                                echo_snr=1 / scale,
                             )
                             t = np.linspace(h, h + 1 - case.pilot_s / case.block_s - 1e-9, 21) + 1e-10
                             value = np.array([rate(case, at * case.block_s, even_split(35 - h, m)) for at in t])
                             second = np.diff(value, 2) / np.abs(value[1:-1])
-                            yield std, guard, reference, int(own), seed, h, m, float(np.max(second)) if np.all(np.isfinite(second)) else float("inf")
+                            yield (
+                                std,
+                                guard,
+                                reference,
+                                int(own),
+                                seed,
+                                h,
+                                m,
+                                float(np.max(second)) if np.all(np.isfinite(second)) else float("inf"),
+                            )
 
     written(path, ("std_deg", "guard", "reference", "own_term", "seed", "block", "updates", "largest_second"), lines())
 
@@ -46,12 +67,18 @@ def verdict(path: Path) -> list[dict[str, Any]]:
     inside = np.concatenate([part(std_deg=s, own_term=1.0) for s in (0.1, 0.5)])
     dropped = np.concatenate([part(std_deg=s, own_term=0.0) for s in (0.1, 0.5)])
     raw, clip = part(std_deg=1.5, guard="raw"), part(std_deg=1.5, guard="clip")
+    parts = {
+        "piecewise concave where R-hat is PSD (22)": inside,
+        "the same with i = k dropped": dropped,
+        "far outside, R-hat raw (1.5 deg)": raw,
+        "far outside, eigenvalues clipped (1.5 deg)": clip,
+    }
     return [
-        claim("piecewise concave where R-hat is PSD (22)", bool(np.max(inside) <= FLAT), violations=float(np.sum(inside > FLAT)), pieces=len(inside), largest=np.max(inside)),
-        claim("the same with i = k dropped", bool(np.max(dropped) <= FLAT), violations=float(np.sum(dropped > FLAT)), pieces=len(dropped), largest=np.max(dropped)),
-        claim("far outside, R-hat raw (1.5 deg)", bool(np.max(raw) <= FLAT), violations=float(np.sum(raw > FLAT)), pieces=len(raw)),
-        claim("far outside, eigenvalues clipped (1.5 deg)", bool(np.max(clip) <= FLAT), violations=float(np.sum(clip > FLAT)), pieces=len(clip)),
-    ]  # fmt: skip
+        claim(
+            text, bool(np.max(v) <= FLAT), violations=float(np.sum(v > FLAT)), pieces=len(v), largest=float(np.max(v))
+        )
+        for text, v in parts.items()
+    ]
 
 
 if __name__ == "__main__":

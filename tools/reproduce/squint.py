@@ -87,7 +87,7 @@ def told(text: str) -> None:
 
 def main(doc: str, make: Callable[[Path, bool], None], verdict: Callable[[Path], list[dict[str, Any]]]) -> int:
     """``python -m tools.reproduce.NAME [quick] [--csv FILE] [--keep]``: make the CSV (unless kept), judge it, print the verdicts."""
-    parser = argparse.ArgumentParser(description=doc)
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument(
         "pace", nargs="?", choices=("quick", "full"), default="full", help="quick: few draws and points"
     )

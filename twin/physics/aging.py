@@ -8,7 +8,7 @@ from hal.errors import Misuse
 from hal.record import Array, Complex, Float
 from twin.physics.correlation import jakes
 
-__all__ = ["LAWS", "ageing", "aged_gains", "geometric", "one_ring_doppler", "rho_of_speed", "speed_of_rho"]
+__all__ = ["LAWS", "aged_gains", "ageing", "geometric", "one_ring_doppler", "rho_of_speed", "speed_of_rho"]
 
 Numbers = float | Float[Array, "..."]
 LAWS = ("geometric", "jakes", "one_ring")
@@ -123,7 +123,7 @@ def ageing(
     return one_ring_doppler(doppler, lag * block_s, np.asarray(heading_rad, float)[..., None])
 
 
-def aged_gains(white: Complex[Array, "block *shape"], correlation: Float[Array, " block"]) -> Complex[Array, "block *shape"]:
+def aged_gains(white: Complex[Array, "block ..."], correlation: Float[Array, " block"]) -> Complex[Array, "block ..."]:
     """Gains with ``E[g_m conj(g_n)] = correlation[|m - n|]`` at *every* lag, out of white CN(0, 1) numbers.
 
     By the symmetric square root of the Toeplitz matrix of ``correlation``; a recursion would keep only the lags it was fitted to.
@@ -139,6 +139,8 @@ def aged_gains(white: Complex[Array, "block *shape"], correlation: Float[Array, 
         raise Misuse(f"correlation: has {len(correlation)} lags, must have one for each of {blocks} blocks")
     value, vector = np.linalg.eigh(toeplitz(np.asarray(correlation, float)[:blocks]))
     if not value[0] >= -1e-9 * value[-1]:
-        raise Misuse(f"correlation: its Toeplitz matrix has the eigenvalue {value[0]:.3g}; no process has this correlation")
+        raise Misuse(
+            f"correlation: its Toeplitz matrix has the eigenvalue {value[0]:.3g}; no process has this correlation"
+        )
     root = (vector * np.sqrt(np.maximum(value, 0.0))) @ vector.T
     return np.asarray(np.tensordot(root, white, axes=1))

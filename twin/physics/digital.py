@@ -122,7 +122,11 @@ def digital_bound(
     found: Any = certificate(unpack(start)[0])
     while done < iterations:
         step = minimize(
-            cost, start, jac=True, method="L-BFGS-B", options={"maxiter": 250, "maxcor": 30, "ftol": 1e-14, "gtol": 1e-9}
+            cost,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": 250, "maxcor": 30, "ftol": 1e-14, "gtol": 1e-9},
         )
         start, done = step.x, done + max(step.nit, 1)
         found = certificate(unpack(start)[0])

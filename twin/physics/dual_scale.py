@@ -29,7 +29,9 @@ Numbers = float | Float[Array, "..."]
 _TURN = 2 * np.pi
 
 
-def crb_constant_rad2(echo_snr: Numbers, receive_elements: int, angle_rad: Numbers, spacing_wavelengths: float = 0.5) -> Float[Array, ...]:
+def crb_constant_rad2(
+    echo_snr: Numbers, receive_elements: int, angle_rad: Numbers, spacing_wavelengths: float = 0.5
+) -> Float[Array, ...]:
     """Cramer-Rao bound of a user's angle times the number of sensing symbols, rad^2; broadcasts.
 
     ``CRB T_l = 1 / (2 snr (2 pi d/lambda)^2 cos^2(theta) (L_r^2 - 1) / 12)``, snr = G L_r L_t |alpha|^2 / sigma_r^2 of one symbol with the transmit
@@ -55,7 +57,9 @@ def crb_constant_rad2(echo_snr: Numbers, receive_elements: int, angle_rad: Numbe
     if not np.all(snr > 0):
         raise Misuse(f"echo_snr = {echo_snr!r}: must be > 0")
     if not np.all(cosine > 1e-9):
-        raise Misuse(f"angle_rad = {angle_rad!r}: must lie inside (-pi/2, pi/2); at end fire a line array measures no angle")
+        raise Misuse(
+            f"angle_rad = {angle_rad!r}: must lie inside (-pi/2, pi/2); at end fire a line array measures no angle"
+        )
     aperture = (_TURN * spacing_wavelengths) ** 2 * (receive_elements**2 - 1) / 12
     return np.asarray(1 / (2 * snr * aperture * cosine**2))
 

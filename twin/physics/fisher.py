@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-from array_api_compat import array_namespace, is_numpy_namespace
+from array_api_compat import array_namespace, device, is_numpy_namespace
 
 from hal.array import LIGHT_MPS, AntennaArray, angle_jacobian, cis, like
 from hal.check import finite, positive, shaped
@@ -96,12 +96,11 @@ def echo_gram(
         z = xp.concat([a_z, s_z], axis=-2)
         across = xp.reshape(xp.matmul(xp.conj(y), xp.matrix_transpose(y)), (-1, 2, targets, 2, targets))
         up = xp.reshape(xp.matmul(xp.conj(z), xp.matrix_transpose(z)), (-1, 2, targets, 2, targets))
-        pairs = ((0, 0), (1, 0), (0, 1))  # order of the slope along y and along z
-        gram = xp.stack(
-            [xp.stack([across[:, i, :, k, :] * up[:, j, :, n, :] for k, n in pairs], axis=-1) for i, j in pairs],
-            axis=-2,
-        )  # [m k l s t]
-        gram = xp.permute_dims(gram, (0, 1, 3, 2, 4))
+        # order of the slope along y and along z, of the steering vector and its two slopes
+        along_y, along_z = (xp.asarray(np.array(order), device=device(across)) for order in ((0, 1, 0), (0, 0, 1)))
+        across = xp.take(xp.take(across, along_y, axis=1), along_y, axis=3)
+        up = xp.take(xp.take(up, along_z, axis=1), along_z, axis=3)
+        gram = xp.permute_dims(across * up, (0, 2, 1, 4, 3))  # [m k s l t]
     else:
         vectors = xp.stack([_grid(a_y, a_z), _grid(s_y, a_z), _grid(a_y, s_z)], axis=-2)  # [m k s element]
         heard = xp.matmul(xp.reshape(vectors, (vectors.shape[0], 3 * targets, -1)), combiner)  # [m 3K chain]

@@ -50,7 +50,9 @@ def sinr(
     return np.asarray((power_w * trace / denominator)[:, None] * np.asarray(rho) ** 2)
 
 
-def mrt(estimate: Complex[Array, "*batch user element"], trace: Float[Array, " user"] | None = None) -> Complex[Array, "*batch user element"]:
+def mrt(
+    estimate: Complex[Array, "*batch user element"], trace: Float[Array, " user"] | None = None
+) -> Complex[Array, "*batch user element"]:
     """Maximum ratio beams ``f_k = h~_k / sqrt(tr C_k)`` (papers/004, eq 21): unit power on average; ``trace`` None: unit norm each time."""
     if trace is None:
         return np.asarray(estimate / np.linalg.norm(estimate, axis=-1, keepdims=True))
@@ -77,14 +79,19 @@ def rzf(
 
     With E = 0 it is the usual regularised zero forcing. Users with and without pilots mix freely.
     """
-    covariance = np.einsum("k,...ka,...kb->...ab", power_w, known, np.conj(known)) + np.einsum("k,...kab->...ab", power_w, unknown)
+    covariance = np.einsum("k,...ka,...kb->...ab", power_w, known, np.conj(known)) + np.einsum(
+        "k,...kab->...ab", power_w, unknown
+    )
     covariance = covariance + noise_w * np.eye(direction.shape[-1])
     beam = np.swapaxes(np.linalg.solve(covariance, np.swapaxes(direction, -1, -2)), -1, -2)
     return np.asarray(beam / np.linalg.norm(beam, axis=-1, keepdims=True))
 
 
 def users_sinr(
-    channel: Complex[Array, "*batch user element"], beam: Complex[Array, "*batch user element"], power_w: Float[Array, " user"], noise_w: float
+    channel: Complex[Array, "*batch user element"],
+    beam: Complex[Array, "*batch user element"],
+    power_w: Float[Array, " user"],
+    noise_w: float,
 ) -> Float[Array, "*batch user"]:
     """SINR at each user for drawn channels when it knows its effective channel: ``p_k |h_k^H f_k|^2 / (sum_{i != k} p_i |h_k^H f_i|^2 + sigma^2)``."""
     heard = np.abs(np.conj(channel) @ np.swapaxes(beam, -1, -2)) ** 2 * power_w
@@ -93,7 +100,10 @@ def users_sinr(
 
 
 def ergodic_rate(
-    channel: Complex[Array, "draw *batch user element"], beam: Complex[Array, "draw *batch user element"], power_w: Float[Array, " user"], noise_w: float
+    channel: Complex[Array, "draw *batch user element"],
+    beam: Complex[Array, "draw *batch user element"],
+    power_w: Float[Array, " user"],
+    noise_w: float,
 ) -> Float[Array, "*batch user"]:
     """Mean of ``log2(1 + SINR)`` over draws, bit/s/Hz: what a user with a demodulation pilot (and perfect knowledge from it) can have."""
     return np.asarray(np.mean(np.log2(1 + users_sinr(channel, beam, power_w, noise_w)), axis=0))
@@ -111,11 +121,18 @@ def simulated_sinr(
     mean = np.abs(np.einsum("dkk->k", heard) / len(heard)) ** 2
     power = np.mean(np.abs(heard) ** 2, axis=0) * power_w
     own = np.diagonal(power)
-    return np.asarray(power_w * mean / (power.sum(axis=1) - own + noise_w + ((own - power_w * mean) if own_term else 0.0)))
+    return np.asarray(
+        power_w * mean / (power.sum(axis=1) - own + noise_w + ((own - power_w * mean) if own_term else 0.0))
+    )
 
 
 def subframe_rate(
-    bits: Float[Array, " block"], split: Int[Array, " update"], sensing_s: float, block_s: float, pilot_s: float, demodulation_s: float = 0.0
+    bits: Float[Array, " block"],
+    split: Int[Array, " update"],
+    sensing_s: float,
+    block_s: float,
+    pilot_s: float,
+    demodulation_s: float = 0.0,
 ) -> float:
     """Bits per hertz that a subframe carries: papers/004, eq 24, term by term.
 
@@ -135,12 +152,16 @@ def subframe_rate(
         Misuse: pilots longer than a block, an update without a block, or a first block that holds less than no data.
     """
     if not 0 <= pilot_s <= block_s:
-        raise Misuse(f"pilot_s = {pilot_s!r}: must lie in [0, block_s = {block_s!r}]; pilots longer than a block leave no data in it")
+        raise Misuse(
+            f"pilot_s = {pilot_s!r}: must lie in [0, block_s = {block_s!r}]; pilots longer than a block leave no data in it"
+        )
     if not (len(split) and np.all(np.asarray(split) >= 1)):
         raise Misuse(f"split = {split!r}: every update needs at least one block")
     rest = sensing_s - np.floor(sensing_s / block_s * (1 + 1e-12)) * block_s
     if not rest <= block_s - pilot_s + 1e-9 * block_s:
-        raise Misuse(f"sensing_s = {sensing_s!r}: its last block has no room for pilots; end it {pilot_s!r} s before a block's end or at it")
+        raise Misuse(
+            f"sensing_s = {sensing_s!r}: its last block has no room for pilots; end it {pilot_s!r} s before a block's end or at it"
+        )
     total = np.concatenate([[0.0], np.cumsum(bits)])
     share = 1 - demodulation_s / block_s
     return float(share * (block_s * total[np.asarray(split)].sum() - (len(split) * pilot_s + max(rest, 0.0)) * bits[0]))

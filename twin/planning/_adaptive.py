@@ -102,12 +102,23 @@ def adapt(
     if paper.rate > plan.rate:
         why = f"maximum ratio beams from pilots: {paper.rate:.4g} bit/Hz a subframe, the best other way {plan.rate:.4g}"
         rates = np.full(users, np.nan)
-        return Adapted(choice=paper, pilots=None, memory=False, follow=True, pilot_symbols=0, paper_rate=paper.rate, user_rate=rates, reason=(why,) * users)
+        return Adapted(
+            choice=paper,
+            pilots=None,
+            memory=False,
+            follow=True,
+            pilot_symbols=0,
+            paper_rate=paper.rate,
+            user_rate=rates,
+            reason=(why,) * users,
+        )
     reason = []
     for k in range(users):
-        other = flips[k][0].rate
-        way = "pilots" if mask[k] else "sensing alone"
-        text = f"{way}: {by_user[k]:.4g} bit/Hz a subframe; all users would have {other / plan.rate - 1:+.1%} with {'sensing alone' if mask[k] else 'pilots'} for this one"
+        way, instead = ("pilots", "sensing alone") if mask[k] else ("sensing alone", "pilots")
+        change = flips[k][0].rate / plan.rate - 1
+        text = (
+            f"{way}: {by_user[k]:.4g} bit/Hz a subframe; all users would have {change:+.1%} with {instead} for this one"
+        )
         if memory and mask[k]:
             text += "; estimates remember the update before"
         if symbols and mask[k]:
@@ -116,11 +127,20 @@ def adapt(
             text += f"; the beam follows the angle ({still / plan.rate - 1:+.1%} without)"
         reason.append(text)
     return Adapted(
-        choice=plan, pilots=mask, memory=memory, follow=True, pilot_symbols=symbols, paper_rate=paper.rate, user_rate=by_user, reason=tuple(reason)
+        choice=plan,
+        pilots=mask,
+        memory=memory,
+        follow=True,
+        pilot_symbols=symbols,
+        paper_rate=paper.rate,
+        user_rate=by_user,
+        reason=tuple(reason),
     )
 
 
-def ergodic_plan(scene: Scene, case: Case, *, draws: int = 400, seed: int = 0, longer_blocks: Sequence[int] = (1, 2, 4)) -> Choice:
+def ergodic_plan(
+    scene: Scene, case: Case, *, draws: int = 400, seed: int = 0, longer_blocks: Sequence[int] = (1, 2, 4)
+) -> Choice:
     """The paper's estimator and beams with T_l and M re-optimised for the ergodic rate."""
     check(case)
     return _best(scene, case, sampled(case, draws, seed), _times(case, longer_blocks), None, True)[0]
@@ -149,7 +169,14 @@ def ergodic_rate_of(
 def _times(case: Case, longer_blocks: Sequence[int]) -> list[float]:
     shortest_s = max(shortest_sensing_s(case), 1e-9 * case.block_s)
     edge = int(np.ceil(shortest_s / case.block_s - 1e-9))
-    return [shortest_s, *((edge + n) * case.block_s for n in (0, *longer_blocks) if shortest_s / case.block_s < edge + n <= case.blocks - 1)]
+    return [
+        shortest_s,
+        *(
+            (edge + n) * case.block_s
+            for n in (0, *longer_blocks)
+            if shortest_s / case.block_s < edge + n <= case.blocks - 1
+        ),
+    ]
 
 
 def _best(
@@ -187,17 +214,30 @@ def _remembering(
     return _made(case, sensing_s, updates, split, float(by_user.sum()), table.sum(axis=0)), by_user
 
 
-def _spent(case: Case, table: Float[Array, "user block"], split: Array, rest_s: float, pilot_s: float) -> Float[Array, " user"]:
+def _spent(
+    case: Case, table: Float[Array, "user block"], split: Array, rest_s: float, pilot_s: float
+) -> Float[Array, " user"]:
     """Each user's part of eq 24 with the demodulation pilots charged."""
     total = np.concatenate([np.zeros((len(table), 1)), np.cumsum(table, axis=1)], axis=1)
     share = 1 - case.demodulation_s / case.block_s
-    return np.asarray(share * (case.block_s * total[:, split].sum(axis=1) - (len(split) * pilot_s + rest_s) * table[:, 0]))
+    return np.asarray(
+        share * (case.block_s * total[:, split].sum(axis=1) - (len(split) * pilot_s + rest_s) * table[:, 0])
+    )
 
 
 def _made(case: Case, sensing_s: float, updates: int, split: Array, rate: float, bits: Array) -> Choice:
     crb = case.crb_s_rad2 / sensing_s
     split = split if updates else split[:0]
-    return Choice(search="adaptive", sensing_s=sensing_s, updates=updates, split=split, rate=rate, bits=bits, crb_rad2=crb, evaluations=0)
+    return Choice(
+        search="adaptive",
+        sensing_s=sensing_s,
+        updates=updates,
+        split=split,
+        rate=rate,
+        bits=bits,
+        crb_rad2=crb,
+        evaluations=0,
+    )
 
 
 def _flipped(mask: Bool[Array, " user"], k: int) -> Bool[Array, " user"]:
@@ -208,7 +248,10 @@ def _flipped(mask: Bool[Array, " user"], k: int) -> Bool[Array, " user"]:
 
 def _geometric(case: Case) -> bool:
     rho = np.asarray(case.rho)
-    return bool(np.all(rho > 0) and np.allclose(rho, rho[:, :1] * (rho[:, 1:2] / rho[:, :1]) ** np.arange(rho.shape[1]), rtol=1e-9))
+    return bool(
+        np.all(rho > 0)
+        and np.allclose(rho, rho[:, :1] * (rho[:, 1:2] / rho[:, :1]) ** np.arange(rho.shape[1]), rtol=1e-9)
+    )
 
 
 def _by_bound(case: Case, pilot_symbols: Sequence[int], symbol_s: float, guard_symbols: int) -> Adapted:
@@ -227,8 +270,19 @@ def _by_bound(case: Case, pilot_symbols: Sequence[int], symbol_s: float, guard_s
             best, memory, symbols = choice, remembers, length
     users = len(case.gain)
     gain = best.rate / paper.rate - 1
-    said = [text for text, on in ((f"pilots of {symbols} symbols", symbols), ("estimates that remember the update before", memory)) if on]
-    why = f"pilots: {' and '.join(said)} bring {gain:+.1%} over the paper's plan" if said else "pilots as in the paper: memory and other lengths bring nothing"
+    said = [
+        text
+        for text, on in (
+            (f"pilots of {symbols} symbols", symbols),
+            ("estimates that remember the update before", memory),
+        )
+        if on
+    ]
+    why = (
+        f"pilots: {' and '.join(said)} bring {gain:+.1%} over the paper's plan"
+        if said
+        else "pilots as in the paper: memory and other lengths bring nothing"
+    )
     return Adapted(
         choice=replace(best, search="adaptive"),
         pilots=np.ones(users, bool),

@@ -35,7 +35,9 @@ class Sample:
     """Chance, once for all candidates of a comparison."""
 
     angle: Float[Array, "draw user"]  # standard normal
-    gain: Complex[Array, "update draw user node"]  # of the ring's nodes; update 0 is the one the data follow, 1 the one before, ...
+    gain: Complex[
+        Array, "update draw user node"
+    ]  # of the ring's nodes; update 0 is the one the data follow, 1 the one before, ...
     change: Complex[Array, "draw user node"]  # what ageing brings in
     noise: Complex[Array, "update draw user element"]
 
@@ -125,9 +127,17 @@ def _bits_at(
     crb = case.crb_s_rad2 / max(sensing_s, 1e-12)
     elevation = np.broadcast_to(np.asarray(scene.elevation_rad, float), scene.azimuth_rad.shape)
     true_rad = scene.azimuth_rad + moved_rad + np.sqrt(crb) * sample.angle
-    ring = one_ring_factor(
-        scene.position_m, scene.frequency_hz, true_rad, np.broadcast_to(elevation, true_rad.shape), scene.azimuth_spread_rad, spectrum=scene.spectrum
-    ) * np.sqrt(case.gain)[:, None, None]
+    ring = (
+        one_ring_factor(
+            scene.position_m,
+            scene.frequency_hz,
+            true_rad,
+            np.broadcast_to(elevation, true_rad.shape),
+            scene.azimuth_spread_rad,
+            spectrum=scene.spectrum,
+        )
+        * np.sqrt(case.gain)[:, None, None]
+    )
     paper = pilots is None
     now, estimate, known, prior = _estimated(case, sample, ring, crb, paper, gap_blocks)
     fresh = _drawn(ring, sample.change)
@@ -148,7 +158,9 @@ def _bits_at(
     return np.stack([np.interp(np.arange(case.blocks), ages, column) for column in found.T])
 
 
-def _drawn(ring: Complex[Array, "draw user element node"], white: Complex[Array, "draw user node"]) -> Complex[Array, "draw user element"]:
+def _drawn(
+    ring: Complex[Array, "draw user element node"], white: Complex[Array, "draw user node"]
+) -> Complex[Array, "draw user element"]:
     return np.asarray((ring @ white[..., None])[..., 0])
 
 
@@ -172,7 +184,12 @@ def _estimated(
     if gap_blocks is None or len(sample.gain) == 1:
         now = _drawn(ring, sample.gain[0])
         take = mmse_filter(prior, case.pilot_snr)
-        return now, np.einsum("kab,dkb->dka", take, now + size * sample.noise[0]), mmse_covariance(prior, case.pilot_snr), prior
+        return (
+            now,
+            np.einsum("kab,dkb->dka", take, now + size * sample.noise[0]),
+            mmse_covariance(prior, case.pilot_snr),
+            prior,
+        )
     kept = (np.asarray(case.rho)[:, 1] / np.asarray(case.rho)[:, 0]) ** gap_blocks
     keep, error = kept[:, None], prior
     now = estimate = np.zeros(sample.noise.shape[1:], complex)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["bases", "best_split", "kalman_sweep", "prefix", "signal", "sweep"]
+__all__ = ["bases", "best_split", "prefix", "signal", "sweep"]
 
 TOLERANCE = 1e-13  # of the trace: eigenvalues below it are left out
 INSIDE = 1e-4  # of the gain: R-hat counts as a covariance while its negative eigenvalue is smaller
@@ -32,8 +32,8 @@ def bases(factor, slope, gain):  # type: ignore[no-untyped-def]
         if nodes >= elements:
             d, u = np.linalg.eigh(np.dot(b, np.ascontiguousarray(b.conj().T)))
         else:
-            q, r = np.linalg.qr(b)
-            d, v = np.linalg.eigh(np.dot(r, np.ascontiguousarray(r.conj().T)))
+            q, upper = np.linalg.qr(b)
+            d, v = np.linalg.eigh(np.dot(upper, np.ascontiguousarray(upper.conj().T)))
             u = np.dot(np.ascontiguousarray(q), np.ascontiguousarray(v))
         z = slope[i] * np.sqrt(gain[i])
         left = z.copy()
@@ -62,28 +62,28 @@ def bases(factor, slope, gain):  # type: ignore[no-untyped-def]
             slopes[i, p] = np.sqrt(rest)
             p += 1
         size[i] = p
-    p = size.max()
-    left_side = np.zeros((users * p, elements), np.complex128)
-    right_side = np.zeros((elements, users * p), np.complex128)
+    widest = size.max()
+    left_side = np.zeros((users * widest, elements), np.complex128)
+    right_side = np.zeros((elements, users * widest), np.complex128)
     for i in range(users):
-        for j in range(p):
+        for j in range(widest):
             for e in range(elements):
-                left_side[i * p + j, e] = np.conj(root[i, e, j])
-                right_side[e, i * p + j] = base[i, e, j]
+                left_side[i * widest + j, e] = np.conj(root[i, e, j])
+                right_side[e, i * widest + j] = base[i, e, j]
     gram = np.dot(left_side, right_side)
-    inner = np.zeros((users, users, p, p))
+    inner = np.zeros((users, users, widest, widest))
     for k in range(users):
         for i in range(users):
             for r in range(size[k]):
                 for a in range(size[i]):
-                    g = gram[k * p + r, i * p + a]
+                    g = gram[k * widest + r, i * widest + a]
                     for b_ in range(a, size[i]):
-                        h = gram[k * p + r, i * p + b_]
+                        h = gram[k * widest + r, i * widest + b_]
                         inner[k, i, a, b_] += g.real * h.real + g.imag * h.imag
-            for a in range(p):
+            for a in range(widest):
                 for b_ in range(a):
                     inner[k, i, a, b_] = inner[k, i, b_, a]
-    return size, value[:, :p].copy(), slopes[:, :p].copy(), inner, base[:, :, :p].copy()
+    return size, value[:, :widest].copy(), slopes[:, :widest].copy(), inner, base[:, :, :widest].copy()
 
 
 @njit(cache=True, error_model="numpy")
@@ -316,7 +316,9 @@ def sweep(  # type: ignore[no-untyped-def]
                         known = True
                     end = _value(m, n, right - h, pilot, bits3, total3)
                     fall = (end - _value(m, n, right - step - h, pilot, bits4, total4)) / step
-                    v, t, more = _climb(left, right, v, end, rise, fall, best, h, n, m, pilot, args, gamma, rho2, share, bits5, total5)
+                    v, t, more = _climb(
+                        left, right, v, end, rise, fall, best, h, n, m, pilot, args, gamma, rho2, share, bits5, total5
+                    )
                     evaluations += more
                     if v > best:
                         best, best_t, best_m = v, t, m
@@ -399,80 +401,3 @@ def _at(t, h, n, m, pilot, args, gamma, rho2, share, bits, total):  # type: igno
         return -np.inf
     prefix(gamma, rho2, share, bits, total)
     return _value(m, n, t - h, pilot, bits, total)
-
-
-@njit(cache=True, error_model="numpy")
-def kalman_sweep(  # type: ignore[no-untyped-def]
-    t, blocks, pilot, fewest, most, size, value, slopes, inner, kappa, noise, power, sigma, weight, rho, rho_1, share
-):
-    """(rate, M) at sensing time t (blocks) when every update starts from the aged posterior of the one before, across subframes too.
-
-    Scalar Riccati recursions in the eigenbasis of the clipped R-hat, periodic over the subframe: the gap over the sensing phase counts.
-    """
-    users, p_most = value.shape
-    modes = np.zeros((users, p_most))
-    cross = np.zeros((users, users, p_most))
-    for i in range(users):
-        p = size[i]
-        r_hat = np.empty((p, p))
-        for a in range(p):
-            for b in range(p):
-                r_hat[a, b] = -kappa[i] / t * slopes[i, a] * slopes[i, b]
-            r_hat[a, a] += value[i, a]
-        d, v = np.linalg.eigh(r_hat)
-        for j in range(p):
-            modes[i, j] = max(d[j], 0.0)
-            for k in range(users):
-                for a in range(p):
-                    for b in range(p):
-                        cross[k, i, j] += v[a, j] * inner[k, i, a, b] * v[b, j]
-    h = int(np.floor(t + 1e-12))
-    n_data = blocks - h
-    best, best_m = -np.inf, 0
-    error = np.empty((users, p_most))
-    estimate = np.empty((users, p_most))
-    gamma = np.empty(users)
-    for m in range(fewest, min(most, n_data) + 1):
-        error[:] = modes
-        before = -1.0
-        for period in range(400):
-            rate = 0.0
-            for update in range(m):
-                start = update * n_data // m
-                length = (update + 1) * n_data // m - start
-                gap = start - (update - 1) * n_data // m if update > 0 else h + n_data - (m - 1) * n_data // m
-                for i in range(users):
-                    kept = rho_1[i] ** (2 * gap)
-                    for j in range(size[i]):
-                        e = kept * error[i, j] + (1.0 - kept) * modes[i, j]
-                        e = e * noise[i] / (e + noise[i])
-                        error[i, j] = e
-                        estimate[i, j] = modes[i, j] - e
-                for k in range(users):
-                    gamma[k] = sigma
-                for i in range(users):
-                    trace = 0.0
-                    for j in range(size[i]):
-                        trace += estimate[i, j]
-                    for k in range(users):
-                        both = 0.0
-                        for j in range(size[i]):
-                            both += estimate[i, j] * cross[k, i, j]
-                        gamma[k] += weight[k, i] * power[i] * both / trace
-                for k in range(users):
-                    trace = 0.0
-                    for j in range(size[k]):
-                        trace += estimate[k, j]
-                    gamma[k] = power[k] * trace / gamma[k]
-                charge = pilot + (t - h if update == 0 else 0.0)
-                for n in range(length):
-                    sum_ = 0.0
-                    for k in range(users):
-                        sum_ += np.log2(1.0 + rho[k, n] ** 2 * gamma[k])
-                    rate += share * sum_ * ((1.0 - charge) if n == 0 else 1.0)
-            if abs(rate - before) <= 1e-12 * rate:
-                break
-            before = rate
-        if rate > best:
-            best, best_m = rate, m
-    return best, best_m

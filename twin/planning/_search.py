@@ -14,7 +14,18 @@ from twin.physics.dual_scale import believed_covariance, mmse_covariance
 from twin.physics.sinr import sinr, subframe_rate
 from twin.planning import _kernels as kernels
 
-__all__ = ["SEARCHES", "Case", "Choice", "bits", "dynamic_split", "even_split", "loops", "rate", "shortest_sensing_s", "solve"]
+__all__ = [
+    "SEARCHES",
+    "Case",
+    "Choice",
+    "bits",
+    "dynamic_split",
+    "even_split",
+    "loops",
+    "rate",
+    "shortest_sensing_s",
+    "solve",
+]
 
 SEARCHES = ("optimal", "ssu", "fsu", "rba", "brute", "fixed")
 
@@ -60,7 +71,9 @@ def check(case: Case) -> None:
     if not users:
         raise Misuse("gain: is empty; a plan needs at least one user")
     if not 0 <= case.pilot_s <= case.block_s:
-        raise Misuse(f"pilot_s = {case.pilot_s!r}: must lie in [0, block_s = {case.block_s!r}]; pilots longer than a block leave no data in it")
+        raise Misuse(
+            f"pilot_s = {case.pilot_s!r}: must lie in [0, block_s = {case.block_s!r}]; pilots longer than a block leave no data in it"
+        )
     if not 0 <= case.demodulation_s < case.block_s:
         raise Misuse(f"demodulation_s = {case.demodulation_s!r}: must lie in [0, block_s = {case.block_s!r})")
     if not case.blocks >= 2:
@@ -71,7 +84,7 @@ def check(case: Case) -> None:
         raise Misuse(f"guard = {case.guard!r}: must be 'clip' or 'raw'")
     for name in ("gain", "power_w", "pilot_snr", "crb_s_rad2"):
         value = getattr(case, name)
-        if not (value.min() > 0 or name == "crb_s_rad2" and value.min() >= 0) or not value.max() < np.inf:
+        if not (value.min() > 0 or (name == "crb_s_rad2" and value.min() >= 0)) or not value.max() < np.inf:
             worst = int(np.argmin(np.where(np.isfinite(value), value, -np.inf)))
             rule = ">= 0" if name == "crb_s_rad2" else "> 0"
             raise Misuse(f"{name}[{worst}] = {float(value[worst])!r}: must be a finite number {rule}")
@@ -89,7 +102,9 @@ def shortest_sensing_s(case: Case) -> float:
     """
     limit = np.broadcast_to(np.asarray(case.crb_max_rad2, float), case.crb_s_rad2.shape)
     if not np.all(limit > 0):
-        raise Misuse(f"crb_max_rad2 = {case.crb_max_rad2!r}: must be > 0; it is a variance in rad^2 (crb_max_rad2_of_std_deg makes one)")
+        raise Misuse(
+            f"crb_max_rad2 = {case.crb_max_rad2!r}: must be > 0; it is a variance in rad^2 (crb_max_rad2_of_std_deg makes one)"
+        )
     need_s = float(np.max(case.crb_s_rad2 / limit))
     pilot, t = case.pilot_s / case.block_s, need_s / case.block_s
     if t - np.floor(t + 1e-12) > 1 - pilot + 1e-12:
@@ -105,7 +120,15 @@ def shortest_sensing_s(case: Case) -> float:
     return max(t, 0.0) * case.block_s
 
 
-def solve(case: Case, search: str = "optimal", *, updates: int = 1, sensing_s: float | None = None, seed: int = 0, step_s: float | None = None) -> Choice:
+def solve(
+    case: Case,
+    search: str = "optimal",
+    *,
+    updates: int = 1,
+    sensing_s: float | None = None,
+    seed: int = 0,
+    step_s: float | None = None,
+) -> Choice:
     """The plan of a search.
 
     Args:
@@ -130,15 +153,21 @@ def solve(case: Case, search: str = "optimal", *, updates: int = 1, sensing_s: f
         chosen_s = shortest_s if sensing_s is None else sensing_s
         data = case.blocks - int(np.floor(chosen_s / case.block_s * (1 + 1e-12)))
         if not 1 <= updates <= data:
-            raise Misuse(f"updates = {updates!r}: must lie in [1, {data}], the data blocks that T_l = {chosen_s!r} s leaves")
+            raise Misuse(
+                f"updates = {updates!r}: must lie in [1, {data}], the data blocks that T_l = {chosen_s!r} s leaves"
+            )
         if not chosen_s >= shortest_s * (1 - 1e-12):
             raise Misuse(f"sensing_s = {chosen_s!r}: must be >= {shortest_s!r}, the shortest that meets crb_max_rad2")
         return _choice(case, search, chosen_s, even_split(data, updates), 1)
     mode = {"optimal": 0, "rba": 0, "ssu": 1, "fsu": -1}[search]
     arrays = _arrays(case)
-    found, t, m, evaluations = kernels.sweep(shortest_s / case.block_s, case.blocks, case.pilot_s / case.block_s, mode, *arrays)
+    found, t, m, evaluations = kernels.sweep(
+        shortest_s / case.block_s, case.blocks, case.pilot_s / case.block_s, mode, *arrays
+    )
     if not m > 0:
-        raise Misuse("guard = 'raw': the rate has no value at any sensing time, R-hat is past its pole everywhere; use guard = 'clip'")
+        raise Misuse(
+            "guard = 'raw': the rate has no value at any sensing time, R-hat is past its pole everywhere; use guard = 'clip'"
+        )
     data = case.blocks - int(np.floor(t + 1e-12))
     split = even_split(data, m)
     if search == "rba":
@@ -162,7 +191,9 @@ def rate(case: Case, sensing_s: float, split: Int[Array, " update"]) -> float:
     check(case)
     data = case.blocks - int(np.floor(sensing_s / case.block_s * (1 + 1e-12)))
     if not int(np.sum(split)) == data:
-        raise Misuse(f"split: sums to {int(np.sum(split))} blocks, must be the {data} that T_l = {sensing_s!r} s leaves")
+        raise Misuse(
+            f"split: sums to {int(np.sum(split))} blocks, must be the {data} that T_l = {sensing_s!r} s leaves"
+        )
     return subframe_rate(bits(case, sensing_s), split, sensing_s, case.block_s, case.pilot_s, case.demodulation_s)
 
 
@@ -173,7 +204,8 @@ def bits(case: Case, sensing_s: float) -> Float[Array, " block"]:
 
 def _bits(case: Case, t: float, arrays: tuple[Any, ...]) -> Float[Array, " block"]:
     gamma, out, total = np.empty(len(case.gain)), np.empty(case.blocks), np.empty(case.blocks + 1)
-    fine, _ = kernels.signal(max(t, 1e-9), *arrays[:-2], gamma)
+    signal: Any = kernels.signal
+    fine, _ = signal(max(t, 1e-9), *arrays[:-2], gamma)
     if not fine:
         return np.full(case.blocks, np.nan)
     kernels.prefix(gamma, arrays[-2], 1.0, out, total)
@@ -220,8 +252,23 @@ def _arrays(case: Case) -> tuple[Any, ...]:
     """Arguments of the kernels after the frame's."""
     size, value, slopes, inner, _ = kernels.bases(np.ascontiguousarray(case.factor), case.slope, case.gain)
     return (
-        *(size, value, slopes, inner, case.crb_s_rad2 / case.block_s, case.gain, 1 / case.pilot_snr, case.power_w, float(case.noise_w)),
-        *(weights(case), case.guard == "clip", np.asarray(case.rho)[:, : case.blocks] ** 2, 1 - case.demodulation_s / case.block_s),
+        *(
+            size,
+            value,
+            slopes,
+            inner,
+            case.crb_s_rad2 / case.block_s,
+            case.gain,
+            1 / case.pilot_snr,
+            case.power_w,
+            float(case.noise_w),
+        ),
+        *(
+            weights(case),
+            case.guard == "clip",
+            np.asarray(case.rho)[:, : case.blocks] ** 2,
+            1 - case.demodulation_s / case.block_s,
+        ),
     )
 
 
@@ -259,7 +306,16 @@ def dense_bits(case: Case, sensing_s: Float[Array, " time"]) -> Float[Array, "ti
     for i, t_s in enumerate(sensing_s):
         believed = believed_covariance(correlation, case.slope, case.gain, case.crb_s_rad2 / t_s, case.guard)
         estimate = mmse_covariance(believed, case.pilot_snr)
-        gamma = sinr(correlation, case.gain, estimate, case.power_w, case.noise_w, case.rho[:, : case.blocks], case.own_term, case.weight)
+        gamma = sinr(
+            correlation,
+            case.gain,
+            estimate,
+            case.power_w,
+            case.noise_w,
+            case.rho[:, : case.blocks],
+            case.own_term,
+            case.weight,
+        )
         out[i] = np.sum(np.log2(1 + gamma), axis=0)
     return out
 
@@ -267,7 +323,11 @@ def dense_bits(case: Case, sensing_s: Float[Array, " time"]) -> Float[Array, "ti
 def _brute(case: Case, shortest_s: float, step_s: float) -> Choice:
     block_s, pilot_s, tiny = case.block_s, case.pilot_s, 1e-9 * case.block_s
     edges = np.arange(np.ceil(shortest_s / block_s - 1e-12), case.blocks) * block_s
-    grid = np.unique(np.concatenate([[shortest_s], edges, np.arange(shortest_s, (case.blocks - pilot_s / block_s) * block_s, step_s)]))
+    grid = np.unique(
+        np.concatenate(
+            [[shortest_s], edges, np.arange(shortest_s, (case.blocks - pilot_s / block_s) * block_s, step_s)]
+        )
+    )
     whole = np.floor(grid / block_s * (1 + 1e-12)).astype(int)
     room = (grid > 0) & (grid - whole * block_s <= block_s - pilot_s + tiny) & (whole < case.blocks)
     grid, whole = grid[room], whole[room]
@@ -281,10 +341,15 @@ def _brute(case: Case, shortest_s: float, step_s: float) -> Choice:
         n = case.blocks - whole[able]
         q, r = n // m, n % m
         extra = np.where(r > 0, table[able, np.minimum(q, case.blocks - 1)], 0.0)
-        value = block_s * (m * total[able, q] + r * extra) - (m * pilot_s + np.maximum(grid[able] - whole[able] * block_s, 0)) * table[able, 0]
+        value = (
+            block_s * (m * total[able, q] + r * extra)
+            - (m * pilot_s + np.maximum(grid[able] - whole[able] * block_s, 0)) * table[able, 0]
+        )
         top = int(np.argmax(value))
         if value[top] > best:
             best, at = float(value[top]), (int(able[top]), m)
     t_s, m = float(grid[at[0]]), at[1]
-    found = replace(_choice(case, "brute", t_s, even_split(case.blocks - int(whole[at[0]]), m), len(grid)), bits=table[at[0]])
+    found = replace(
+        _choice(case, "brute", t_s, even_split(case.blocks - int(whole[at[0]]), m), len(grid)), bits=table[at[0]]
+    )
     return replace(found, rate=best * (1 - case.demodulation_s / block_s))

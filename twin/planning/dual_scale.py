@@ -20,7 +20,18 @@ from twin.planning._adaptive import Adapted, adapt, ergodic_plan, ergodic_rate_o
 from twin.planning._drops import paper_drop
 from twin.planning._ergodic import Sample, Scene, case_of, ergodic_bits, sampled
 from twin.planning._memory import kalman, lengthened, longest_paying
-from twin.planning._search import SEARCHES, Case, Choice, bits, dynamic_split, even_split, loops, rate, shortest_sensing_s, solve
+from twin.planning._search import (
+    SEARCHES,
+    Case,
+    Choice,
+    bits,
+    dynamic_split,
+    even_split,
+    loops,
+    rate,
+    shortest_sensing_s,
+    solve,
+)
 from twin.planning.fixed import Fixed, Layout, Requests
 from twin.records import Belief, Numerology, Plan
 
@@ -73,12 +84,15 @@ class Decision:
 class DualScale(Fixed):
     """Sensing time and updates from believed angles, speeds and gains; dwells, service and beams as ``Fixed`` has them.
 
-    What is believed becomes a ``Case``: angle and echo variance of each located user (its track's, its last detection's, or its echo strength's),
-    its speed, its gain and the pilots' SNR. One dwell looks at one thing and tracks add looks up, so a user's angle after T_l a subframe has the variance of one
-    dwell on it times the dwell's length and the number of users, over T_l and ``memory_subframes``. Without a located user, or with a requirement that cannot be met, ``sensing_blocks`` and
+    What is believed becomes a ``Case``: angle and echo variance of each located user (its last detection's, or from its echo's
+    strength, or its track's), its speed, its gain and the pilots' SNR. One dwell looks at one thing and tracks add looks up, so
+    a user's angle after T_l a subframe has the variance of one dwell on it, times the dwell's length and the number of users,
+    over T_l and ``memory_subframes``. Without a located user, or with a requirement that cannot be met, ``sensing_blocks`` and
     ``updates`` are played, and the decision says so.
     """
 
+    # the paper's search, its counterparts (one update; one a block; a random split), every M and T_l ("brute": minutes for a large
+    # array), ``sensing_blocks`` and ``updates`` as they are, or what pays for each user
     search: Literal["optimal", "ssu", "fsu", "rba", "brute", "fixed", "adaptive"] = "optimal"
     # the requirement on every located user's angle, a variance (crb_max_rad2_of_std_deg turns degrees of deviation into it)
     crb_max_rad2: Annotated[float, Gt(0)] = 7.6e-5  # (0.5 deg)^2
@@ -91,7 +105,9 @@ class DualScale(Fixed):
     reference: Literal["element", "centre"] = "element"  # of the phase in R-hat: as printed, or the array's centre
     metric: Literal["bound", "ergodic"] = "bound"  # of "adaptive": eq 22, or the rate with a demodulation pilot
     draws: Annotated[int, Ge(16)] = 64  # channels that the ergodic metric is judged by
-    replan_subframes: Annotated[int, Ge(1)] = 1  # plans are made anew every so many; between them the last one's shape is kept
+    replan_subframes: Annotated[int, Ge(1)] = (
+        1  # plans are made anew every so many; between them the last one's shape is kept
+    )
     memory_subframes: Annotated[int, Ge(1)] = 8  # over which a track's looks add up before its user has moved on
     most_updates: Annotated[int, Ge(1)] = 12  # beam memory is laid out for so many
 
@@ -120,9 +136,13 @@ class DualScale(Fixed):
             split = decision.split
         shaped = replace(self, sensing_blocks=sensing_blocks, updates=len(split))
         plan = Fixed.plan(shaped, k, belief, user, spec, numerology, previous)
-        return replace(plan, update_block=sensing_blocks + np.concatenate([[0], np.cumsum(split[:-1])]).astype(np.int64))
+        return replace(
+            plan, update_block=sensing_blocks + np.concatenate([[0], np.cumsum(split[:-1])]).astype(np.int64)
+        )
 
-    def decide(self, k: int, belief: Belief, user: Int[Array, " user"], spec: FrontendSpec, numerology: Numerology) -> Decision:
+    def decide(
+        self, k: int, belief: Belief, user: Int[Array, " user"], spec: FrontendSpec, numerology: Numerology
+    ) -> Decision:
         """T_l, M and N_m for what is believed, and why."""
         user = np.asarray(user, dtype=np.int64)
         found = self.believed(belief, user, spec, numerology)
@@ -149,10 +169,18 @@ class DualScale(Fixed):
         if choice.updates == 0:
             reason = (*reason, "one update is kept: users are told from other echoes by their pilots")
         return Decision(
-            sensing_s=choice.sensing_s, dwells=dwells, updates=len(split), split=split, rate=choice.rate, feasible=True, reason=reason
+            sensing_s=choice.sensing_s,
+            dwells=dwells,
+            updates=len(split),
+            split=split,
+            rate=choice.rate,
+            feasible=True,
+            reason=reason,
         )
 
-    def believed(self, belief: Belief, user: Int[Array, " user"], spec: FrontendSpec, numerology: Numerology) -> tuple[Scene, Case] | None:
+    def believed(
+        self, belief: Belief, user: Int[Array, " user"], spec: FrontendSpec, numerology: Numerology
+    ) -> tuple[Scene, Case] | None:
         """The instance that the belief amounts to, users with a track only; None if there is none."""
         from twin.planning.fixed import _track_directions
 
@@ -178,12 +206,15 @@ class DualScale(Fixed):
         block_s = numerology.block_ns * 1e-9
         heading = np.arctan2(across, np.abs(radial))
         first = np.full(users, self.rho_1) if self.law == "geometric" and self.rho_1 > 0 else None
-        rho = ageing(self.law, numerology.blocks, block_s, speed * spec.carrier_hz / LIGHT_MPS, rho_1=first, heading_rad=heading)
+        rho = ageing(
+            self.law, numerology.blocks, block_s, speed * spec.carrier_hz / LIGHT_MPS, rho_1=first, heading_rad=heading
+        )
         k = 10 ** (self.k_db / 10)
         elements, subcarriers = len(array.position_m), len(numerology.subcarrier_hz)
         noise_bs_w = BOLTZMANN_290_W_HZ * numerology.subcarrier_spacing_hz * 10 ** (spec.noise_figure_db / 10)
         together = self.sharing == "together"
         dwell_s = numerology.frames_per_dwell * numerology.frame_ns * 1e-9
+        crb_s_rad2 = self._look_variance(belief, row, direction, spec) * dwell_s * users / self.memory_subframes
         scene = Scene(
             position_m=array.position_m,
             frequency_hz=spec.carrier_hz,
@@ -199,8 +230,9 @@ class DualScale(Fixed):
             power_w=np.full(users, spec.transmit_power_w / subcarriers / (users if together else 1)),
             noise_w=numerology.user_noise_w,
             pilot_snr=np.full(users, numerology.pilot_power_w / subcarriers / noise_bs_w),
-            crb_s_rad2=self._look_variance(belief, row, direction, spec) * dwell_s * users / self.memory_subframes,
-            crb_max_rad2=self.crb_max_rad2,
+            crb_s_rad2=crb_s_rad2,
+            # nothing shorter than a dwell is ever played
+            crb_max_rad2=min(self.crb_max_rad2, float(crb_s_rad2.max()) / dwell_s),
             rho=(k + rho) / (k + 1),
             blocks=numerology.blocks,
             block_s=block_s,
@@ -229,7 +261,13 @@ class DualScale(Fixed):
         dwells = min(fit, self.dwell_slots)
         split = even_split(numerology.blocks - self.sensing_blocks, min(self.updates, self.most_updates))
         return Decision(
-            sensing_s=dwells * dwell_s, dwells=dwells, updates=len(split), split=split, rate=np.nan, feasible=feasible, reason=(f"fixed plan: {why}",)
+            sensing_s=dwells * dwell_s,
+            dwells=dwells,
+            updates=len(split),
+            split=split,
+            rate=np.nan,
+            feasible=feasible,
+            reason=(f"fixed plan: {why}",),
         )
 
     def _chosen(self, k: int, scene: Scene, case: Case) -> tuple[Choice, tuple[str, ...]]:
@@ -238,7 +276,9 @@ class DualScale(Fixed):
             return adapted.choice, adapted.reason
         if self.search == "fixed":
             fixed_s = self.sensing_blocks * case.block_s
-            return solve(case, "fixed", updates=min(self.updates, self.most_updates), sensing_s=fixed_s), ("fixed plan: as asked",)
+            return solve(case, "fixed", updates=min(self.updates, self.most_updates), sensing_s=fixed_s), (
+                "fixed plan: as asked",
+            )
         choice = solve(case, self.search, seed=k)
         return choice, (f"{self.search}: T_l {choice.sensing_s / case.block_s:.3g} blocks, {choice.updates} updates",)
 
@@ -262,7 +302,9 @@ class DualScale(Fixed):
             apart = np.linalg.norm(direction[:, None, 1:] - seen.value[None, :, :2], axis=2)
             near = apart.argmin(axis=1)
             close = apart[np.arange(len(row)), near] < width / 2
-            if tracks.strength_db is not None:  # one seen through a side lobe tells nothing of what a look of its own would
+            if (
+                tracks.strength_db is not None
+            ):  # one seen through a side lobe tells nothing of what a look of its own would
                 close &= ~(seen.snr_db[near] < tracks.strength_db[row] + straight_db - 3)
             variance[close] = seen.covariance[near[close], 0, 0] / forward[close]
         return np.asarray(np.maximum(variance, 1e-14))

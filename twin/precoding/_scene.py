@@ -32,6 +32,7 @@ from twin.precoding.delay_phase import steer, waterfill
 
 __all__ = ["Allocation", "Scene", "Solution", "by_row", "delay_grid", "scene"]
 
+_SAME = 1e-3  # difference of direction cosines below which two targets are one
 Allocation = Literal["eq21", "exact", "equal", "waterfill"]
 
 
@@ -183,7 +184,8 @@ def scene(
 ) -> Scene | None:
     """Row ``row`` of a problem, or None where it has no user gain or no target with one: nothing to weigh against anything.
 
-    Targets behind the elements' pattern, or so close to the array's plane that an angle has no meaning, are left out.
+    Targets behind the elements' pattern, or so close to the array's plane that an angle has no meaning, are left out; of two within 1e-3 in direction
+    cosines, which no echo tells apart, the weaker is.
     """
     half, lit = problem.half, problem.target_gain[row]
     transmit, receive = half.array, problem.receive or half.array
@@ -195,7 +197,7 @@ def scene(
     pattern = element_amplitude(transmit, direction) * element_amplitude(receive, direction)
     gain = lit * pattern[:, None]
     ahead = (direction[:, 0] > 0.02) & (np.hypot(direction[:, 0], direction[:, 1]) > 0.02)
-    seen = np.flatnonzero(np.any(gain != 0, axis=1) & ahead)
+    seen = _apart(np.flatnonzero(np.any(gain != 0, axis=1) & ahead), direction, np.sum(np.abs(gain) ** 2, axis=1))
     if not seen.size or not np.any(problem.user_gain[row] != 0):
         return None
     network = half.network
@@ -223,6 +225,16 @@ def scene(
         convention=convention,
         bound=bound,
     )
+
+
+def _apart(
+    seen: Int[Array, " target"], direction: Float[Array, "all 3"], strength: Float[Array, " all"]
+) -> Int[Array, " kept"]:
+    kept: list[int] = []
+    for target in seen[np.argsort(-strength[seen], kind="stable")].tolist():
+        if all(np.abs(direction[target, 1:] - direction[other, 1:]).max() > _SAME for other in kept):
+            kept.append(target)
+    return np.array(sorted(kept), dtype=np.int64)
 
 
 def delay_grid(network: NetworkSpec) -> Float[Array, " level"]:

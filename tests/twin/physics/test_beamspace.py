@@ -46,7 +46,8 @@ def test_the_dictionary_written_out(grid, convention):
         a = steering(ARRAY, direction, f)
         # F is what delays do to what is sent, exp(+j 2 pi f T) in the paper's signs: the conjugate of the ramp
         matrix = sum(
-            gain[k, m] * np.outer(a[k], (a[k] if convention == "printed" else a[k].conj()) * ramp[m].conj()) for k in range(2)
+            gain[k, m] * np.outer(a[k], (a[k] if convention == "printed" else a[k].conj()) * ramp[m].conj())
+            for k in range(2)
         )
         np.testing.assert_allclose(echo[m].ravel(), np.diag(d.conj().T @ matrix @ d), atol=1e-12)
 
@@ -70,7 +71,9 @@ def test_distributions_and_their_divergence():
 
 def test_the_objective_is_a_sum_of_powers():
     user, echo = np.array([1 + 1j, 2.0]), np.array([[1.0, 1j], [2.0, 0.0]])
-    assert array_gain_objective(user, echo, np.array([1.0, 3.0]), 0.5) == pytest.approx(1 * (2 + 0.5 * 1) + 3 * (4 + 0.5 * 2))
+    assert array_gain_objective(user, echo, np.array([1.0, 3.0]), 0.5) == pytest.approx(
+        1 * (2 + 0.5 * 1) + 3 * (4 + 0.5 * 2)
+    )
 
 
 def test_torch_runs_the_same_code_with_gradients():
@@ -83,7 +86,9 @@ def test_torch_runs_the_same_code_with_gradients():
         f = asarray(F)
         ramp = delay_ramp(line, delay, f)
         own = distribution(beamspace(ARRAY, steering(ARRAY, asarray(user)[None], f) * ramp, (8, 8)))
-        return divergence(own, distribution(echo_beamspace(ARRAY, ARRAY, asarray(direction), asarray(gain), f, ramp, (8, 8))))
+        return divergence(
+            own, distribution(echo_beamspace(ARRAY, ARRAY, asarray(direction), asarray(gain), f, ramp, (8, 8)))
+        )
 
     delay = np.array([10e-12, 31e-12])
     t = torch.asarray(delay).requires_grad_()

@@ -29,7 +29,9 @@ def test_gain_is_nothing_for_time_sharing_and_one_for_both_at_once():
         assert dual_functional_gain(*along, sensing, comm, edge) == pytest.approx(0, abs=1e-3)
         assert dual_functional_gain(np.array([5.0]), np.array([0.1]), sensing, comm, edge) == pytest.approx(1, abs=1e-3)
         # beyond the box counts as its corner
-        assert dual_functional_gain(np.array([9.0]), np.array([0.01]), sensing, comm, edge) == pytest.approx(1, abs=1e-3)
+        assert dual_functional_gain(np.array([9.0]), np.array([0.01]), sensing, comm, edge) == pytest.approx(
+            1, abs=1e-3
+        )
     # one point in the middle of the lower right half: a square of side 1/2 less the triangle under the segment, by hand
     half = dual_functional_gain(np.array([3.0]), np.array([0.1]), sensing, comm)
     assert half == pytest.approx(2 * (0.25 / 2), rel=1e-9)
@@ -40,7 +42,10 @@ def test_gain_is_nothing_for_time_sharing_and_one_for_both_at_once():
 def test_more_points_never_lower_the_gain(few, more):
     small, large = np.array(few, float).T, np.array(few + more, float).T
     for edge in ("staircase", "hull"):
-        assert dual_functional_gain(*large, (1.0, 1.0), (5.0, 5.0), edge) >= dual_functional_gain(*small, (1.0, 1.0), (5.0, 5.0), edge) - 1e-9
+        assert (
+            dual_functional_gain(*large, (1.0, 1.0), (5.0, 5.0), edge)
+            >= dual_functional_gain(*small, (1.0, 1.0), (5.0, 5.0), edge) - 1e-9
+        )
 
 
 def test_no_box_no_gain():

@@ -52,11 +52,15 @@ def test_a_conic_solver_agrees():
         pairs = ((g[1 + a, 1 + b], 0, 0), (g[1 + a, 0], 1 + b, 0), (g[0, 1 + b], 0, 1 + a), (g[0, 0], 1 + b, 1 + a))
         return sum(c * np.outer(jet[t].conj(), jet[s]) for c, s, t in pairs)
 
-    entry = [[sum(cp.real(cp.trace(tells(m, a, b) @ covariances[m])) for m in range(2)) for b in range(2)] for a in range(2)]
+    entry = [
+        [sum(cp.real(cp.trace(tells(m, a, b) @ covariances[m])) for m in range(2)) for b in range(2)] for a in range(2)
+    ]
     both = (entry[0][1] + entry[1][0]) / 2
     total = cp.bmat([[entry[0][0], both], [both, entry[1][1]]])
     root = np.linalg.cholesky(row.weight)
     cost = cp.sum([cp.matrix_frac(root[:, i], total) for i in range(2)])
     power = cp.sum([cp.real(cp.trace(r)) for r in covariances])
-    solved = cp.Problem(cp.Minimize(cost), [*(r >> 0 for r in covariances), power <= row.power_w]).solve(solver=cp.CLARABEL)
+    solved = cp.Problem(cp.Minimize(cost), [*(r >> 0 for r in covariances), power <= row.power_w]).solve(
+        solver=cp.CLARABEL
+    )
     assert bound.crb == pytest.approx(solved, rel=1e-3)

@@ -57,11 +57,16 @@ def naive(direction, gain, response, power, noise):
                 dt = [steering_gradient(SENT, direction[i], F[m]) for i in (k, n)]
                 for i in range(2):
                     for j in range(2):
+
                         def lit(a, b, covariance=covariance):
                             return a.conj() @ covariance.conj() @ b
 
-                        value = (dr[0][i].conj() @ dr[1][j]) * lit(at[0], at[1]) + (dr[0][i].conj() @ ar[1]) * lit(at[0], dt[1][j])
-                        value += (ar[0].conj() @ dr[1][j]) * lit(dt[0][i], at[1]) + (ar[0].conj() @ ar[1]) * lit(dt[0][i], dt[1][j])
+                        value = (dr[0][i].conj() @ dr[1][j]) * lit(at[0], at[1]) + (dr[0][i].conj() @ ar[1]) * lit(
+                            at[0], dt[1][j]
+                        )
+                        value += (ar[0].conj() @ dr[1][j]) * lit(dt[0][i], at[1]) + (ar[0].conj() @ ar[1]) * lit(
+                            dt[0][i], dt[1][j]
+                        )
                         total[2 * k + i, 2 * n + j] += 2 / noise * (gain[k, m].conj() * gain[n, m] * value).real
     return total
 
@@ -99,14 +104,18 @@ def test_a_numerical_jacobian(case, convention):
     found = jacobian.T @ ours(*case, convention=convention) @ jacobian
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7 * np.abs(expected).max())
     weight = angle_weight(direction_from(azimuth, elevation))
-    np.testing.assert_allclose(crb(ours(*case, convention=convention), weight), np.trace(np.linalg.inv(expected)), rtol=1e-6)
+    np.testing.assert_allclose(
+        crb(ours(*case, convention=convention), weight), np.trace(np.linalg.inv(expected)), rtol=1e-6
+    )
 
 
 def test_conventions_differ_and_printed_loses_the_common_focus(case):
     """A beam matched to a user lights a target beside it in our reading; in print it lights the mirrored direction."""
     user, target = direction_from(0.3, 0.1), direction_from([0.302], [0.1])
     response = steering(SENT, user, F[:, None][:, 0]).conj() / 24**0.5
-    ours_, printed = (np.abs(illumination(SENT, target, F, response, c)[..., 0]) ** 2 / 24 for c in ("consistent", "printed"))
+    ours_, printed = (
+        np.abs(illumination(SENT, target, F, response, c)[..., 0]) ** 2 / 24 for c in ("consistent", "printed")
+    )
     assert ours_.min() > 0.95
     assert printed.max() < 0.3
 
@@ -127,7 +136,11 @@ def test_unknown_reflections_are_nuisance_parameters(case):
     for k in range(K):
         for m in range(M):
             y = np.zeros((M, 20), complex)
-            y[m] = power[m] ** 0.5 * steering(HEARD, direction[k], F[m]) * (steering(SENT, direction[k], F[m]) @ response[m])
+            y[m] = (
+                power[m] ** 0.5
+                * steering(HEARD, direction[k], F[m])
+                * (steering(SENT, direction[k], F[m]) @ response[m])
+            )
             columns += [y.ravel(), 1j * y.ravel()]
     d = np.array(columns)
     whole = np.linalg.inv(2 / NOISE * (d.conj() @ d.T).real)[: 2 * K, : 2 * K]
@@ -158,7 +171,9 @@ def test_torch_runs_the_same_code_with_gradients(case):
         return crb(total_information(information(gram, illumination(SENT, direction, f, beam)), torch.asarray(power)))
 
     value = bound(phase)
-    np.testing.assert_allclose(value.item(), crb(ours(azimuth, elevation, gain, np.exp(1j * np.angle(response)), power)), rtol=1e-10)
+    np.testing.assert_allclose(
+        value.item(), crb(ours(azimuth, elevation, gain, np.exp(1j * np.angle(response)), power)), rtol=1e-10
+    )
     value.backward()
     at, step = (2, 7), 1e-6
     moved = [np.angle(response) + s * np.eye(24)[7] * (np.arange(M) == 2)[:, None] for s in (step, -step)]
@@ -179,5 +194,5 @@ def test_what_cannot_be_bounded_says_so(case):
         crb(np.zeros((0, 0)))
     with pytest.raises(Misuse, match="noise_w"):
         echo_gram(HEARD, direction_from([0.1], [0.1]), gain[:1], F, 0.0)
-    with pytest.raises(Misuse, match="angle|azimuth"):
+    with pytest.raises(Misuse, match="azimuth"):
         angle_weight(np.array([[0.0, 1.0, 0.0]]))

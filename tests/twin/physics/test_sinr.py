@@ -70,7 +70,9 @@ def test_pilots_through_the_true_channel_change_little(std_deg):
 @given(st.integers(0, 10_000), st.integers(1, 6), st.floats(0.1, 30), st.floats(-10, 40), st.floats(1e-6, 10))
 def test_with_the_own_term_no_power_lifts_it_over_its_ceiling(seed, users, spread, snr_db, noise):
     R, gain, believed = scene(np.random.default_rng(seed), users, spread, 0.2)
-    gamma = sinr(R, gain, mmse_covariance(believed, 10 ** (snr_db / 10)), np.ones(users), noise, np.ones((users, 1)))[:, 0]
+    gamma = sinr(R, gain, mmse_covariance(believed, 10 ** (snr_db / 10)), np.ones(users), noise, np.ones((users, 1)))[
+        :, 0
+    ]
     ceiling = 1 / np.einsum("kab,kba->k", R, R).real
     assert np.all(gamma <= ceiling * (1 + 1e-9))
 
@@ -84,8 +86,12 @@ def test_without_it_power_does():
 def test_users_by_turns_do_not_hear_each_other():
     R, gain, believed = scene(np.random.default_rng(2))
     C = mmse_covariance(believed, 10.0)
-    alone = np.concatenate([sinr(R[k : k + 1], gain[k : k + 1], C[k : k + 1], np.ones(1), 0.1, np.ones((1, 1))) for k in range(5)])
-    np.testing.assert_allclose(sinr(R, gain, C, np.ones(5), 0.1, np.ones((5, 1)), weight=np.zeros((5, 5))), alone, rtol=1e-12)
+    alone = np.concatenate(
+        [sinr(R[k : k + 1], gain[k : k + 1], C[k : k + 1], np.ones(1), 0.1, np.ones((1, 1))) for k in range(5)]
+    )
+    np.testing.assert_allclose(
+        sinr(R, gain, C, np.ones(5), 0.1, np.ones((5, 1)), weight=np.zeros((5, 5))), alone, rtol=1e-12
+    )
 
 
 def test_zero_forcing_beats_maximum_ratio_when_noise_is_small_and_is_it_when_large():

@@ -52,7 +52,9 @@ def test_power_steps_climb_equation_18_and_amplitude_steps_serve_every_target(se
         lit = np.sum(row.target_rows * response, axis=-1) * row.target_gain
         return array_gain_objective(user, np.einsum("km,kmn->mn", lit, heard), solution.power_w, ETA)
 
-    power, amp, printed = (Alternation(u, ETA, False, "equal", rounds=1).run(row, delay_s) for u in ("power", "amp", "eq19"))
+    power, amp, printed = (
+        Alternation(u, ETA, False, "equal", rounds=1).run(row, delay_s) for u in ("power", "amp", "eq19")
+    )
     assert value(power) >= max(value(amp), value(printed)) * (1 - 1e-9)
     longer = Alternation("power", ETA, False, "equal", rounds=3).run(row, delay_s)
     assert value(longer) >= value(power) * (1 - 1e-9)
@@ -62,7 +64,9 @@ def test_amplitude_steps_lower_the_bound_on_average():
     ratio = []
     for seed in range(6):
         problem = draw(seed)
-        amp, power = (scored(problem, NoTtd(update=u, eta=ETA, balanced=False).design(problem)).crb for u in ("amp", "power"))
+        amp, power = (
+            scored(problem, NoTtd(update=u, eta=ETA, balanced=False).design(problem)).crb for u in ("amp", "power")
+        )
         ratio.append(power / amp)
     assert np.exp(np.mean(np.log(ratio))) > 1.5
 
@@ -94,7 +98,10 @@ def test_sensing_dedicated_asks_for_no_rate():
     assert sensing.crb < scored(problem, SensingDedicated(power="eq21").design(problem)).crb
 
 
-@pytest.mark.parametrize(("precoder", "what"), [(SaOpt(update="best"), "update"), (SaOpt(power="all"), "power"), (SaOpt(start="hot"), "start")])
+@pytest.mark.parametrize(
+    ("precoder", "what"),
+    [(SaOpt(update="best"), "update"), (SaOpt(power="all"), "power"), (SaOpt(start="hot"), "start")],
+)
 def test_a_word_that_is_none_of_the_choices(precoder, what):
     with pytest.raises(Misuse, match=what):
         precoder.design(draw(0, SMALL))

@@ -17,7 +17,10 @@ def dense_divergence(row, delay_s, grid):
     """Eqs (14)-(16) with the dictionary's matrices written out."""
     w = [2 * np.pi * np.arange(g) / g for g in grid]
     column, up = np.divmod(np.arange(len(row.line)), row.array.rows)
-    d = np.exp(1j * (w[0][:, None, None] * column + w[1][None, :, None] * up)).reshape(-1, len(column)).T / len(column) ** 0.5
+    d = (
+        np.exp(1j * (w[0][:, None, None] * column + w[1][None, :, None] * up)).reshape(-1, len(column)).T
+        / len(column) ** 0.5
+    )
     user, echo = np.zeros(d.shape[1]), np.zeros(d.shape[1])
     for m, f in enumerate(row.frequency_hz):
         ramp = np.exp(-2j * np.pi * f * delay_s[row.line])
@@ -61,7 +64,9 @@ def test_the_choices_of_the_dense_search(seed, convention):
 @pytest.mark.parametrize("shape", [((6, 4), (3, 2)), ((4, 4), (4, 4)), ((8, 2), (2, 1))])
 def test_other_wirings_and_dictionaries_against_transforms(shape):
     (columns, rows), lines = shape
-    row = row_of(draw(5, Setup(columns=columns, rows=rows, delay_lines=lines, subcarriers=4, msia_rad=0.3, delay_bits=3)))
+    row = row_of(
+        draw(5, Setup(columns=columns, rows=rows, delay_lines=lines, subcarriers=4, msia_rad=0.3, delay_bits=3))
+    )
     level_s = delay_grid(row.network)
     start = level_s[np.random.default_rng(1).integers(8, size=row.lines)]
     found, _ = Search(row, (12, 9), precision="double").run(start, level_s, 2)
