@@ -83,7 +83,10 @@ def image_rejection_db(gain_db: float, phase_rad: float) -> float:
 
 
 def rapp(
-    samples: Complex[Array, " ..."], saturation: float | Float[Array, " ..."], smoothness: float = 2.0, gain: float = 1.0
+    samples: Complex[Array, " ..."],
+    saturation: float | Float[Array, " ..."],
+    smoothness: float = 2.0,
+    gain: float = 1.0,
 ) -> Complex[Array, " ..."]:
     """Solid-state amplifier without phase conversion: ``y = g x / (1 + (g |x| / saturation)^(2 p))^(1 / (2 p))``.
 

@@ -77,7 +77,9 @@ def finite(field: str, value: Any) -> Any:
     bad = ~np.isfinite(value)
     if np.any(bad):
         where = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise Misuse(f"{field}{list(where) if where else ''} = {np.asarray(value)[where]!r}: must be finite; {int(bad.sum())} of {bad.size} entries are not")
+        raise Misuse(
+            f"{field}{list(where) if where else ''} = {np.asarray(value)[where]!r}: must be finite; {int(bad.sum())} of {bad.size} entries are not"
+        )
     return value
 
 

@@ -14,7 +14,19 @@ from hal.medium import Paths
 from hal.network import NetworkSpec
 from hal.record import Array, Bool, Complex, Float, Int, record
 
-__all__ = ["SITE", "Beam", "BeamReport", "Drive", "Emission", "Frontend", "FrontendSpec", "HalfSpec", "Incident", "Listen", "Reception"]
+__all__ = [
+    "SITE",
+    "Beam",
+    "BeamReport",
+    "Drive",
+    "Emission",
+    "Frontend",
+    "FrontendSpec",
+    "HalfSpec",
+    "Incident",
+    "Listen",
+    "Reception",
+]
 
 SITE = -1  # the base station itself, in ``Paths.source`` and ``Paths.sink``
 

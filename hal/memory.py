@@ -124,7 +124,9 @@ class BeamMemory:
                 f"fault.bit = {fault.bit} at {fault.value}: must be 0 .. {self.half.network.phase_bits - 1} at 0 or 1 in the {self.name} half"
             )
         if fault.kind == "calibration_lost":
-            raise Misuse("fault.kind = 'calibration_lost': this front end has no calibration to lose; load one (hal.calibration)")
+            raise Misuse(
+                "fault.kind = 'calibration_lost': this front end has no calibration to lose; load one (hal.calibration)"
+            )
         if fault.kind in ("drift", "late_command") and not fault.value >= 0:
             raise Misuse(f"fault.value = {fault.value}: must be >= 0 for {fault.kind!r}")
         if fault.kind == "drift" and self._noise is None:

@@ -30,7 +30,9 @@ class NetworkSpec:
     phase_bits: int  # 0: continuous
     amplitude_bits: int  # 0: continuous; settings 0 .. 1
     loss_db: float  # insertion loss of the whole network
-    coupling: Complex[Array, "element element"] | None = None  # what element n (row) radiates when each is fed; None: each itself
+    coupling: Complex[Array, "element element"] | None = (
+        None  # what element n (row) radiates when each is fed; None: each itself
+    )
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,9 @@ def check_coupling(given: Any) -> Complex[Array, "element element"]:
         raise Misuse(f"coupling: has shape {matrix.shape}; must be a square matrix, one row an element")
     most = float(np.linalg.norm(matrix, 2))
     if not most <= 1.01:
-        raise Misuse(f"coupling: gains {20 * np.log10(most):.2f} dB in some excitation; an antenna does not, divide it by {most:.4g}")
+        raise Misuse(
+            f"coupling: gains {20 * np.log10(most):.2f} dB in some excitation; an antenna does not, divide it by {most:.4g}"
+        )
     return matrix
 
 

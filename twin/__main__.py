@@ -82,8 +82,15 @@ def parser(asked: str | None = None) -> argparse.ArgumentParser:
         action="store_true",
         help="advance block by block instead of subframe by subframe; same result, slower",
     )
-    run.add_argument("--junit", type=Path, metavar="FILE", help="write what became of the scenario's `expect:` lines as JUnit XML")
-    run.add_argument("--no-report", action="store_false", dest="report", help="leave report.html out; `twin report RUN` draws it later")
+    run.add_argument(
+        "--junit", type=Path, metavar="FILE", help="write what became of the scenario's `expect:` lines as JUnit XML"
+    )
+    run.add_argument(
+        "--no-report",
+        action="store_false",
+        dest="report",
+        help="leave report.html out; `twin report RUN` draws it later",
+    )
     run.add_argument("--json", action="store_true", help="print the summary as JSON, and nothing else")
 
     check = commands.add_parser(

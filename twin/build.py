@@ -68,8 +68,9 @@ def run(
     """Play a scenario and return what happened.
 
     ``set`` replaces values (``{"sensing.dwells": 1}``); ``out`` is the run directory, which must not exist yet (default: ``runs/NAME-NUMBER``);
-    ``keep`` holds every subframe's key figures in memory for ``Run.kpi``; ``split`` advances block by block, with the same result; ``write=False`` leaves
-    no files; ``junit`` names a file for what became of the scenario's ``expect:`` lines. Interrupted by Ctrl-C, the recording is closed and the summary covers what ran.
+    ``keep`` holds every subframe's key figures in memory for ``Run.kpi``; ``split`` advances block by block, with the same result;
+    ``write=False`` leaves no files; ``junit`` names a file for what became of the scenario's ``expect:`` lines.
+    Interrupted by Ctrl-C, the recording is closed and the summary covers what ran.
     Raises ScenarioError for a scenario that is wrong, Misuse for a run directory that exists or a port that is taken.
     """
     scenario = file if isinstance(file, Scenario) else load(file, set)
@@ -125,7 +126,9 @@ def open_frontend(scenario: Scenario) -> Frontend:
     if site.calibration is not None:
         frontend = calibration.Calibrated(frontend, calibration.load(site.calibration, frontend.spec))
     if simulated:  # a machine elsewhere breaks where it is: its own scenario scripts that
-        for at_ns, verb, fault in sorted((c for script in scenario.faults for c in changes(script)), key=lambda change: change[:2]):
+        for at_ns, verb, fault in sorted(
+            (c for script in scenario.faults for c in changes(script)), key=lambda change: change[:2]
+        ):
             getattr(frontend, verb)(fault, at_ns)
     return frontend
 
@@ -158,9 +161,7 @@ class Twin:
             self.stack.close()
             raise
 
-    def _open(
-        self, scenario: Scenario, name: str, folder: Path | None, keep: bool, file: str | Path | None
-    ) -> None:
+    def _open(self, scenario: Scenario, name: str, folder: Path | None, keep: bool, file: str | Path | None) -> None:
         (self.site_name,) = scenario.sites
         control = scenario.sites[self.site_name].control
         draws = Draws(scenario.seed)
@@ -304,7 +305,9 @@ class Twin:
         if not self.restless:
             return []
         named = ", ".join(f"{self.air.world.names[user]} ({product:.2f})" for user, product in self.restless.items())
-        return [f"Doppler x block goes above 0.3 for {named}: the scattered part of these channels changes within a block"]
+        return [
+            f"Doppler x block goes above 0.3 for {named}: the scattered part of these channels changes within a block"
+        ]
 
     def say(self, topic: str, record: Any, t_ns: int, encoded: bytes, keep: bool = True) -> None:
         """Publish a record and, unless it is one too many to keep, record it."""
@@ -337,7 +340,9 @@ class Twin:
             self.table.writerow(columns.values())
         except OSError as full:
             file, self.table = self.folder / "kpi.csv" if self.folder is not None else "kpi.csv", None
-            raise OSError(full.errno, f"{full.strerror}: the run ends at t = {kpi.t_ns * 1e-9:g} s, what ran is kept", str(file)) from full
+            raise OSError(
+                full.errno, f"{full.strerror}: the run ends at t = {kpi.t_ns * 1e-9:g} s, what ran is kept", str(file)
+            ) from full
 
     def _keep_a_dwell(self, file: Path) -> None:
         """The delay-Doppler map of the last subframe's first dwell, for the report."""

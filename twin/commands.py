@@ -29,7 +29,15 @@ def run(given: Namespace) -> int:
             replaced[name] = value
     if given.pace is not None:
         replaced |= {"clock.mode": "paced", "clock.factor": given.pace}
-    done = play(given.file, set=replaced, out=given.out, split=given.split, progress=not given.json, junit=given.junit, keep=False)
+    done = play(
+        given.file,
+        set=replaced,
+        out=given.out,
+        split=given.split,
+        progress=not given.json,
+        junit=given.junit,
+        keep=False,
+    )
     if given.json:
         json.dump(done.summary, sys.stdout, indent=1)
         print()

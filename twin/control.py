@@ -97,7 +97,9 @@ class Chain:
         self._before_pilots = self.belief
         self._bindings = self._bindings_before = nobody_bound()
         self._power_w: dict[int, Float[Array, " subcarrier"]] = {}  # of each transmit slot, as last designed
-        self._designs: dict[int, tuple[int, Design, int]] = {}  # of each data slot: its user, the last design and the row of it
+        self._designs: dict[
+            int, tuple[int, Design, int]
+        ] = {}  # of each data slot: its user, the last design and the row of it
 
     def first(self) -> Command:
         """A plan from nothing known, and every beam it may need."""
@@ -133,7 +135,12 @@ class Chain:
         if channel.pilot_state is not None and channel.pilot_covariance is not None:
             array = self.spec.receive.array
             tracks, self._bindings = bind(
-                tracks, channel.user, channel.pilot_state[:, :2], channel.pilot_covariance[:, :2, :2], array, self._bindings_before
+                tracks,
+                channel.user,
+                channel.pilot_state[:, :2],
+                channel.pilot_covariance[:, :2, :2],
+                array,
+                self._bindings_before,
             )
         baseband = self._baseband(pilots)
         self.belief = replace(
@@ -193,7 +200,11 @@ class Chain:
 
     def _previous(self, slots: list[int], user: Int[Array, " row"], rows: int) -> Design | None:
         """The data rows as last designed for the same users, in today's order; rows without a past have no power."""
-        past = {row: self._designs[slot][1:] for row, slot in enumerate(slots) if slot in self._designs and self._designs[slot][0] == user[row]}
+        past = {
+            row: self._designs[slot][1:]
+            for row, slot in enumerate(slots)
+            if slot in self._designs and self._designs[slot][0] == user[row]
+        }
         if not past:
             return None
         names = ("delay_s", "phase_rad", "amplitude", "power_w")
@@ -229,14 +240,24 @@ class Chain:
             row = np.flatnonzero(beam.slot == plan.slot[block[0]]) if block.size else block
             if not row.size:
                 continue
-            sent = response(self.spec.transmit.network, beam.delay_s[row], beam.phase_rad[row], beam.amplitude[row], numerology.subcarrier_hz)[0]
+            sent = response(
+                self.spec.transmit.network,
+                beam.delay_s[row],
+                beam.phase_rad[row],
+                beam.amplitude[row],
+                numerology.subcarrier_hz,
+            )[0]
             at = np.searchsorted(baseband.slot, plan.slot[block[0]])
             heard = np.einsum("me,mec,c->m", channel[i], sent, baseband.digital[-1, at, :, 0])
             size = np.abs(estimate.gain[i]) ** 2
             known = size > 0  # what is not known of a gain has power too
-            power = np.abs(heard) ** 2 * np.where(known, 1 + estimate.gain_variance[i] / np.where(known, size, 1.0), 1.0)
+            power = np.abs(heard) ** 2 * np.where(
+                known, 1 + estimate.gain_variance[i] / np.where(known, size, 1.0), 1.0
+            )
             bits = np.log2(1 + power * baseband.power_w[-1, at] / numerology.user_noise_w).sum()
-            share = (block.size * numerology.block_ns - np.isin(block, plan.update_block).sum() * numerology.pilot_ns) / numerology.subframe_ns
+            share = (
+                block.size * numerology.block_ns - np.isin(block, plan.update_block).sum() * numerology.pilot_ns
+            ) / numerology.subframe_ns
             rate[i] = bits * numerology.subcarrier_spacing_hz * share
         return rate
 
@@ -251,7 +272,12 @@ def one_stream(spec: FrontendSpec) -> Complex[Array, "chain 1"]:
 
 
 def to_light(
-    tracks: Tracks, direction: Float[Array, "row 3"], user: Int[Array, " row"], data_rows: int, spec: FrontendSpec, numerology: Numerology
+    tracks: Tracks,
+    direction: Float[Array, "row 3"],
+    user: Int[Array, " row"],
+    data_rows: int,
+    spec: FrontendSpec,
+    numerology: Numerology,
 ) -> tuple[Float[Array, "row target 3"], Float[Array, "row target"]]:
     """Directions and two-way amplitudes (between unit-gain antennas) of what data rows may light: zero where a row has fewer.
 
@@ -266,7 +292,9 @@ def to_light(
         samples = numerology.delay_bins * numerology.doppler_bins * numerology.frames_per_dwell
         noise_w = thermal_noise_w(numerology.sample_rate_hz, spec.noise_figure_db)
         pattern = element_amplitude(spec.transmit.array, away) * element_amplitude(spec.receive.array, away)
-        size = np.sqrt(10 ** (tracks.strength_db[seen] / 10) * noise_w / (spec.transmit_power_w * samples)) / np.maximum(pattern, 1e-6)
+        size = np.sqrt(
+            10 ** (tracks.strength_db[seen] / 10) * noise_w / (spec.transmit_power_w * samples)
+        ) / np.maximum(pattern, 1e-6)
     most = min(MOST_TARGETS, len(seen)) if data_rows else 0
     found, gain = np.tile([1.0, 0.0, 0.0], (len(direction), most, 1)), np.zeros((len(direction), most))
     for row in range(data_rows if most else 0):

@@ -151,7 +151,9 @@ class Tracks:
     misses: Int[Array, " track"]  # dwells in a row that lit the track and did not see it
     seen_ns: Int[Array, " track"]  # last detection
     looks: Int[Array, " track"] | None = None  # dwells that lit or saw the track since its birth; None: not counted
-    strength_db: Float[Array, " track"] | None = None  # echo SNR less the two-way beam gain it came through, running mean; None: not kept
+    strength_db: Float[Array, " track"] | None = (
+        None  # echo SNR less the two-way beam gain it came through, running mean; None: not kept
+    )
     born: int = 0  # tracks born so far: the next identity is at least this
 
 

@@ -177,7 +177,9 @@ class Site:
     timing: Timing = field(default_factory=Timing)
     device: Annotated[Any, Family("hal.devices")] = field(default_factory=partial(make, "hal.devices", "sim"))
     calibration: Path | None = None  # of the device, as ``twin calibrate`` writes it; nothing: settings go as they are
-    patience_ns: Annotated[int, In("ms"), Ge(0)] = 1_000_000_000  # how long the loop goes on with a machine that does not answer
+    patience_ns: Annotated[int, In("ms"), Ge(0)] = (
+        1_000_000_000  # how long the loop goes on with a machine that does not answer
+    )
     control: Control = field(default_factory=Control)
 
 

@@ -22,7 +22,9 @@ def reachable(kind: type) -> set[type]:
         if now in found:
             continue
         if isinstance(now, types.UnionType) or typing.get_origin(now) is not None:
-            waiting += [arm for arm in typing.get_args(now) if isinstance(arm, type | types.UnionType) or typing.get_origin(arm)]
+            waiting += [
+                arm for arm in typing.get_args(now) if isinstance(arm, type | types.UnionType) or typing.get_origin(arm)
+            ]
         elif dataclasses.is_dataclass(now):
             found.add(now)
             waiting += typing.get_type_hints(now).values()

@@ -47,7 +47,9 @@ def test_runs_leave_nothing_open() -> None:
 
 def test_a_run_works_outside_the_main_thread() -> None:
     got: list[str] = []
-    worker = threading.Thread(target=lambda: got.append(run(SMOKE, {"duration_s": 0.02}, write=False).summary["run"]["hash"]))
+    worker = threading.Thread(
+        target=lambda: got.append(run(SMOKE, {"duration_s": 0.02}, write=False).summary["run"]["hash"])
+    )
     worker.start()
     worker.join()
     assert got == [run(SMOKE, {"duration_s": 0.02}, write=False).summary["run"]["hash"]]

@@ -151,7 +151,9 @@ def test_the_machine_in_a_process_of_its_own_gives_the_same_run(tmp_path: Path) 
     try:
         assert server.stdout is not None
         endpoint = server.stdout.readline().split()[-1]
-        far = run(SMOKE, {"sites.bs0.device": {"kind": "remote", "endpoint": endpoint, "timeout_ms": 20_000}}, write=False)
+        far = run(
+            SMOKE, {"sites.bs0.device": {"kind": "remote", "endpoint": endpoint, "timeout_ms": 20_000}}, write=False
+        )
     finally:
         server.terminate()
         server.communicate(timeout=30)
@@ -170,7 +172,7 @@ def test_a_full_disk_ends_in_words_and_keeps_what_ran(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))  # as a full disk, for each file
 
     words = [*TWIN, "run", str(SMOKE), "--duration", "3", "--out", "full"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, preexec_fn=small)  # noqa: PLW1509
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, preexec_fn=small)
     assert done.returncode == 1
     assert "full/kpi.csv" in done.stderr
     assert "Traceback" not in done.stderr
@@ -182,7 +184,9 @@ def test_a_full_disk_ends_in_words_and_keeps_what_ran(tmp_path: Path) -> None:
 
 def test_a_broken_expectation_fails_the_run_with_line_time_and_value(tmp_path: Path) -> None:
     hopeful = tmp_path / "hopeful.yaml"
-    hopeful.write_text(SMOKE.read_text() + "expect:\n  - { kind: rate, at_least_gbps: 1000, after_ms: 50 }\n  - { kind: readback }\n")
+    hopeful.write_text(
+        SMOKE.read_text() + "expect:\n  - { kind: rate, at_least_gbps: 1000, after_ms: 50 }\n  - { kind: readback }\n"
+    )
     done = twin("run", hopeful, "--junit", "said.xml", "--no-report", cwd=tmp_path)
     assert done.returncode == 1
     line = 1 + hopeful.read_text().splitlines().index("  - { kind: rate, at_least_gbps: 1000, after_ms: 50 }")

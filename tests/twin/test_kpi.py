@@ -62,13 +62,17 @@ def test_detections_drawn_from_the_bound_have_its_spread() -> None:
     with build.Twin(load(SMOKE, {"sensing.fidelity": "bound"}), "t", None, False) as twin:
         air, site = twin.air, twin.site
         numerology, spec = air.numerology, site.frontend.spec
-        plan = replace(site.plan, dwell_transmit_slot=np.arange(64), dwell_receive_slot=np.arange(64))  # every beam there is
+        plan = replace(
+            site.plan, dwell_transmit_slot=np.arange(64), dwell_receive_slot=np.arange(64)
+        )  # every beam there is
         loaded = np.isin(plan.dwell_transmit_slot, site.transmit.setpoint.slot)
         plan = replace(plan, dwell_transmit_slot=np.flatnonzero(loaded), dwell_receive_slot=np.flatnonzero(loaded))
         for dwell in loop.sense(air, site, plan, 0)[0]:
             bound, _ = dwell_bound(dwell, site.receive, spec, numerology)
             for t_ns in range(0, 200_000, 1000):  # only the draw depends on it
-                seen = bound_detections([replace(dwell, truth=replace(dwell.truth, t_ns=t_ns))], site.receive, spec, numerology, air.draws)
+                seen = bound_detections(
+                    [replace(dwell, truth=replace(dwell.truth, t_ns=t_ns))], site.receive, spec, numerology, air.draws
+                )
                 for value, spread in zip(seen.value, seen.covariance, strict=True):
                     j = int(np.argmin(np.abs(bound - spread).sum(axis=(1, 2))))
                     assert np.array_equal(bound[j], spread)
@@ -83,7 +87,9 @@ def test_more_power_lowers_the_bound_as_it_should() -> None:
         (dwell,) = loop.sense(twin.air, twin.site, twin.site.plan, 0)[0]
         spec, numerology = twin.site.frontend.spec, twin.air.numerology
         weak, snr = dwell_bound(dwell, twin.site.receive, spec, numerology)
-        loud, more = dwell_bound(replace(dwell, paths=replace(dwell.paths, gain=dwell.paths.gain * 3)), twin.site.receive, spec, numerology)
+        loud, more = dwell_bound(
+            replace(dwell, paths=replace(dwell.paths, gain=dwell.paths.gain * 3)), twin.site.receive, spec, numerology
+        )
     finite = np.isfinite(weak[:, 2, 2])
     assert finite.any()
     assert weak[finite, 2, 2] / loud[finite, 2, 2] == pytest.approx(9.0)

@@ -45,7 +45,11 @@ def test_same_seed_same_hash_and_another_seed_another(plain: Run) -> None:
 def test_same_hash_in_other_processes(plain: Run, hash_seed: str) -> None:
     code = f"from twin.build import run; print(run({str(SMOKE)!r}, write=False).summary['run']['hash'])"
     said = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": hash_seed}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert said.stdout.strip() == plain.summary["run"]["hash"]
 
@@ -97,14 +101,18 @@ class Muted:
 
         def quieter(*given: Any) -> Any:
             paths = whole(*given)
-            return replace(paths, gain=paths.gain * np.where(paths.t_ns[:, None] >= self.from_ns, self.factor[link], 1.0))
+            return replace(
+                paths, gain=paths.gain * np.where(paths.t_ns[:, None] >= self.from_ns, self.factor[link], 1.0)
+            )
 
         return quieter
 
 
 def test_without_echoes_and_pilots_tracks_die_and_rates_fall(monkeypatch: pytest.MonkeyPatch, plain: Run) -> None:
     off_ns = 100_000_000
-    blind = with_air(monkeypatch, lambda air: replace(air, channel=Muted(air.channel, off_ns, echo=0.0, up=0.0)), duration_s=1.2)
+    blind = with_air(
+        monkeypatch, lambda air: replace(air, channel=Muted(air.channel, off_ns, echo=0.0, up=0.0)), duration_s=1.2
+    )
     before, end = blind.kpi.t_ns < off_ns, blind.kpi.t_ns >= 1_100_000_000
     assert blind.kpi.tracks_confirmed[before].max() >= 3
     assert blind.kpi.tracks_confirmed[end].max() == 0
@@ -154,7 +162,10 @@ def test_another_user_leaves_the_others_channel_untouched() -> None:
         scenario = replace(scenario, users=scenario.users[users])
         with build.Twin(scenario, "t", None, False) as twin:
             _, _, down, up, _ = loop.surroundings(twin.air, twin.site, 0)
-        return {int(who): (down.gain[:, down.sink == who].tobytes() + up.gain[:, up.source == who].tobytes()) for who in np.unique(down.sink)}
+        return {
+            int(who): (down.gain[:, down.sink == who].tobytes() + up.gain[:, up.source == who].tobytes())
+            for who in np.unique(down.sink)
+        }
 
     both, one = draws(slice(None)), draws(slice(1))
     assert set(one) < set(both)

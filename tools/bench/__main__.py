@@ -13,7 +13,9 @@ from twin.engine import table
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
-    parser.add_argument("pace", nargs="?", choices=("quick", "full"), default="full", help="quick: a tenth of the subframes")
+    parser.add_argument(
+        "pace", nargs="?", choices=("quick", "full"), default="full", help="quick: a tenth of the subframes"
+    )
     parser.add_argument("--scenario", default="scenarios/street.yaml")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     given = parser.parse_args()
@@ -27,7 +29,9 @@ def main() -> int:
         json.dump({**about, **clock}, sys.stdout, indent=1)
         print()
         return 0
-    print(f"{given.scenario}: {clock['subframes']} subframes of {clock['budget_us'] / 1e3:g} ms, one process, one thread")
+    print(
+        f"{given.scenario}: {clock['subframes']} subframes of {clock['budget_us'] / 1e3:g} ms, one process, one thread"
+    )
     print(table(clock))
     print(f"real-time factor {factor:.2f} (period over median CPU time of a subframe)")
     return 0

@@ -31,11 +31,24 @@ def main() -> int:
     moments = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        command = [sys.executable, "-m", "twin", "run", SCENARIO, "--no-report", "--duration", str(given.seconds), "--out"]
+        command = [
+            sys.executable,
+            "-m",
+            "twin",
+            "run",
+            SCENARIO,
+            "--no-report",
+            "--duration",
+            str(given.seconds),
+            "--out",
+        ]
         subprocess.run([*command, f"{folder}/whole"], check=True, capture_output=True)
         length_s = time.perf_counter() - began
         whole = [(row.topic, row.t_ns, row.data) for row in rows(f"{folder}/whole/recording.mcap")]
-        table = [one_kill(command, Path(folder), k, moments.uniform(0.15, 0.95) * length_s, whole) for k in range(given.tries)]
+        table = [
+            one_kill(command, Path(folder), k, moments.uniform(0.15, 0.95) * length_s, whole)
+            for k in range(given.tries)
+        ]
     worst = max(row["lost_s"] for row in table)
     wrong = sum(row["wrong"] for row in table)
     if given.json:
@@ -49,7 +62,9 @@ def main() -> int:
     return 0 if worst <= 0.5 and wrong == 0 else 1
 
 
-def one_kill(command: list[str], folder: Path, k: int, after_s: float, whole: list[tuple[str, int, bytes]]) -> dict[str, float]:
+def one_kill(
+    command: list[str], folder: Path, k: int, after_s: float, whole: list[tuple[str, int, bytes]]
+) -> dict[str, float]:
     out = folder / f"killed-{k}"
     process = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -18,16 +18,30 @@ __all__ = ["Channel", "doppler_block_product"]
 class Channel(Protocol):
     """A propagation model: a frozen dataclass of its parameters. Large scale from ``truth``, small scale on the axis of ``t_ns``."""
 
-    def down(self, truth: Truth, array: AntennaArray, t_ns: Int[Array, " block"], carrier_hz: float, draws: Draws) -> Paths:
+    def down(
+        self, truth: Truth, array: AntennaArray, t_ns: Int[Array, " block"], carrier_hz: float, draws: Draws
+    ) -> Paths:
         """Base station's ``array`` to every user of ``truth``; ``sink`` holds entity numbers, ``source`` is SITE."""
 
-    def up(self, truth: Truth, array: AntennaArray, t_ns: Int[Array, " block"], carrier_hz: float, draws: Draws) -> Paths:
+    def up(
+        self, truth: Truth, array: AntennaArray, t_ns: Int[Array, " block"], carrier_hz: float, draws: Draws
+    ) -> Paths:
         """Every user to ``array``; reciprocal to ``down`` when both halves share one phase centre."""
 
-    def echo(self, truth: Truth, transmit: AntennaArray, receive: AntennaArray, t_ns: Int[Array, " block"], carrier_hz: float, draws: Draws) -> Paths:
+    def echo(
+        self,
+        truth: Truth,
+        transmit: AntennaArray,
+        receive: AntennaArray,
+        t_ns: Int[Array, " block"],
+        carrier_hz: float,
+        draws: Draws,
+    ) -> Paths:
         """``transmit`` to every entity (users reflect too) and back to ``receive``; ``source`` is SITE, ``sink`` the reflecting entity."""
 
-    def restless(self, truth: Truth, array: AntennaArray, carrier_hz: float, block_ns: int) -> tuple[Int[Array, " user"], Float[Array, " user"]]:
+    def restless(
+        self, truth: Truth, array: AntennaArray, carrier_hz: float, block_ns: int
+    ) -> tuple[Int[Array, " user"], Float[Array, " user"]]:
         """Users whose small scale changes within a block, so that one gain a block does not describe it, and Doppler spread x block of each."""
 
 

@@ -26,7 +26,15 @@ class Requests:
 class Planner(Protocol):
     """A planner: a frozen dataclass of its parameters. What it must remember is in the plans it makes."""
 
-    def plan(self, k: int, belief: Belief, user: Int[Array, " user"], spec: FrontendSpec, numerology: Numerology, previous: Plan | None) -> Plan:
+    def plan(
+        self,
+        k: int,
+        belief: Belief,
+        user: Int[Array, " user"],
+        spec: FrontendSpec,
+        numerology: Numerology,
+        previous: Plan | None,
+    ) -> Plan:
         """The plan of subframe ``k``, from belief."""
 
     def raster_requests(self, spec: FrontendSpec) -> Requests:

@@ -114,7 +114,9 @@ class Ekf:
             own = detections.dwell == dwell
             t_ns = int(detections.t_ns[own][0]) if np.any(own) else observation.t_ns + dwell * dwell_ns + dwell_ns // 2
             tracks = self.predict(tracks, max(t_ns, tracks.t_ns))
-            tracks = self._dwell(tracks, detections.value[own], detections.covariance[own], detections.snr_db[own], observation, dwell)
+            tracks = self._dwell(
+                tracks, detections.value[own], detections.covariance[own], detections.snr_db[own], observation, dwell
+            )
         return tracks
 
     def _dwell(
@@ -236,7 +238,9 @@ class Ekf:
         alike = likeness(observation, dwell, _directions(value), there)
         near = np.abs(snr_db[:, None] - brought_db) <= self.image_db
         width = half_power_beamwidth(observation.spec.receive.array, observation.spec.carrier_hz)
-        apart = np.any(np.abs(value[:, None, :2] - expected[None, :, :2]) > width, axis=2)  # else it is the mover itself, or its neighbour
+        apart = np.any(
+            np.abs(value[:, None, :2] - expected[None, :, :2]) > width, axis=2
+        )  # else it is the mover itself, or its neighbour
         return np.asarray((distance <= _chi2(self.gate_probability, 2)) & near & apart & (alike >= self.image_likeness))
 
     def _alive(self, tracks: Tracks) -> Bool[Array, " track"]:
@@ -353,8 +357,12 @@ def echo_gain_db(observation: EchoObservation, dwell: int, direction: Float[Arra
     spec, plan = observation.spec, observation.plan
     world = _turned(direction, spec.receive.array.rotation.T)
     sent = _turned(world, spec.transmit.array.rotation)
-    out = _outputs(spec.transmit, observation.transmit_beam, int(plan.dwell_transmit_slot[dwell]), sent, spec.carrier_hz)
-    back = _outputs(spec.receive, observation.receive_beam, int(plan.dwell_receive_slot[dwell]), direction, spec.carrier_hz)
+    out = _outputs(
+        spec.transmit, observation.transmit_beam, int(plan.dwell_transmit_slot[dwell]), sent, spec.carrier_hz
+    )
+    back = _outputs(
+        spec.receive, observation.receive_beam, int(plan.dwell_receive_slot[dwell]), direction, spec.carrier_hz
+    )
     power = np.max(np.abs(out) ** 2, axis=1, initial=0.0) * np.sum(np.abs(back) ** 2, axis=1)
     return np.asarray(10 * np.log10(np.maximum(power, 1e-30)))
 
@@ -369,7 +377,9 @@ def likeness(
     return np.asarray(np.abs(a.conj() @ b.T) ** 2 / np.maximum(size, 1e-30))
 
 
-def _outputs(half: HalfSpec, report: BeamReport, slot: int, direction: Float[Array, "item 3"], carrier_hz: float) -> Array:
+def _outputs(
+    half: HalfSpec, report: BeamReport, slot: int, direction: Float[Array, "item 3"], carrier_hz: float
+) -> Array:
     """Chain outputs ``response^T a(u)`` of the row a slot holds, [item chain]; zeros where it holds none."""
     held = _held(half, report, slot, carrier_hz)
     if held is None:
@@ -383,7 +393,9 @@ def _held(half: HalfSpec, report: BeamReport, slot: int, carrier_hz: float) -> A
     row = np.flatnonzero(beam.slot == slot)[-1:]
     if not len(row):
         return None
-    held = response(half.network, beam.delay_s[row], beam.phase_rad[row], beam.amplitude[row], np.array([carrier_hz]))[0, 0]
+    held = response(half.network, beam.delay_s[row], beam.phase_rad[row], beam.amplitude[row], np.array([carrier_hz]))[
+        0, 0
+    ]
     return np.asarray(held)
 
 
@@ -391,7 +403,9 @@ def _pointing(
     half: HalfSpec, report: BeamReport, slot: int, direction: Float[Array, "track 3"], carrier_hz: float
 ) -> Float[Array, " track"]:
     elements = half.network.wired.sum(axis=1)  # a chain of unit-norm weights gains at most so much
-    return np.asarray(np.max(np.abs(_outputs(half, report, slot, direction, carrier_hz)) ** 2 / elements, axis=1, initial=0.0))
+    return np.asarray(
+        np.max(np.abs(_outputs(half, report, slot, direction, carrier_hz)) ** 2 / elements, axis=1, initial=0.0)
+    )
 
 
 def _towards(half: HalfSpec, state: Float[Array, "track 6"]) -> tuple[Float[Array, "track 3"], Float[Array, " track"]]:

@@ -13,8 +13,12 @@ __all__ = ["Waveform"]
 class Waveform(Protocol):
     """A modulation: a frozen dataclass of its parameters; unitary, so that unit-power symbols give unit-power samples."""
 
-    def modulate(self, grid: Complex[Array, "*batch delay doppler"], numerology: Numerology) -> Complex[Array, "*batch sample"]:
+    def modulate(
+        self, grid: Complex[Array, "*batch delay doppler"], numerology: Numerology
+    ) -> Complex[Array, "*batch sample"]:
         """Symbols on the grid -> one frame of samples at ``numerology.sample_rate_hz``, without prefix."""
 
-    def demodulate(self, samples: Complex[Array, "*batch sample"], numerology: Numerology) -> Complex[Array, "*batch delay doppler"]:
+    def demodulate(
+        self, samples: Complex[Array, "*batch sample"], numerology: Numerology
+    ) -> Complex[Array, "*batch delay doppler"]:
         """The inverse of ``modulate``."""

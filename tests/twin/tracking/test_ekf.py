@@ -305,7 +305,9 @@ def test_crossing_movers_keep_their_names():
         at = [np.concatenate([s[:3] + s[3:] * k * 5e-3, s[3:]]) for s in states]
         values = [reference(spec, s) + SIGMA * rng.normal(size=4) for s in at]
         order = slice(None) if k % 4 else slice(None, None, -1)
-        strength = np.array([20.0, 60.0])  # were they alike, one could be the other's image through the side lobes of this one beam
+        strength = np.array(
+            [20.0, 60.0]
+        )  # were they alike, one could be the other's image through the side lobes of this one beam
         tracks = ekf.update(tracks, found(k, values[order], snr_db=strength[order]), observed(spec, k, (0,)))
         if k == 20:
             names = [int(np.argmin(np.linalg.norm(tracks.state[:, :3] - s[:3], axis=1))) for s in at]
@@ -399,7 +401,9 @@ def test_a_side_lobe_ghost_bears_no_track():
     ahead = measure(spec, ekf.predict(tracks, 3 * SUBFRAME + 140_000).state)[0][0]
     elsewhere = observed(spec, 3, (0,), directions=[(0.35, 0.0)])
     origin = np.array([[np.sqrt(1 - ahead[0] ** 2 - ahead[1] ** 2), ahead[0], ahead[1]]])
-    brought = tracks.strength_db[0] + echo_gain_db(elsewhere, 0, origin)[0]  # by the track's echo, through these side lobes
+    brought = (
+        tracks.strength_db[0] + echo_gain_db(elsewhere, 0, origin)[0]
+    )  # by the track's echo, through these side lobes
 
     def names(value, snr_db=brought, seen=elsewhere):
         return list(ekf.update(tracks, found(3, [value], snr_db=snr_db), seen).track)
