@@ -18,7 +18,7 @@ run: $(V)/.stamp
 	@$(V)/bin/twin run scenarios/street.yaml
 
 test: $(V)/.stamp
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n 2 --dist loadfile
 
 lint: $(V)/.stamp
 	@$(V)/bin/ruff check .
