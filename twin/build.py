@@ -424,6 +424,13 @@ class Progress:
         self.moves = sys.stderr.isatty()
         self.began = self.shown = time.perf_counter()
         self.done = 0
+        if self.moves:
+            print(
+                "starting; on the first run functions are compiled, for about half a minute",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def show(self, done: int) -> None:
         """Say how far the run is, at most a few times a second."""
@@ -433,7 +440,7 @@ class Progress:
             self.shown = now
             left = (now - self.began) / done * (self.subframes - done)
             print(
-                f"\r{done}/{self.subframes} subframes, t = {done * self.subframe_s:.2f} s, about {left:.0f} s left ",
+                f"\r{done}/{self.subframes} subframes, t = {done * self.subframe_s:.2f} s, about {left:.0f} s left                   ",
                 end="",
                 file=sys.stderr,
                 flush=True,
@@ -442,6 +449,6 @@ class Progress:
     def close(self) -> None:
         """Leave a clean line behind."""
         if self.moves:
-            print("\r" + " " * 70 + "\r", end="", file=sys.stderr, flush=True)
+            print("\r" + " " * 78 + "\r", end="", file=sys.stderr, flush=True)
         else:
             print(f"{self.done} subframes in {time.perf_counter() - self.began:.1f} s", file=sys.stderr, flush=True)

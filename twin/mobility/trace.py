@@ -7,6 +7,7 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import cos, inf, isfinite, nan, radians, sin
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal, NamedTuple, cast
@@ -162,6 +163,14 @@ class Trace:
         return velocity
 
     def _read(self) -> dict[str, list[Sample]]:
+        """The chosen movers' samples; the file is read once for its names and its samples, and again only if it has changed."""
+        try:
+            state = self.path.stat()
+        except OSError:
+            return self._chosen()
+        return _remembered(self, state.st_mtime_ns, state.st_size)
+
+    def _chosen(self) -> dict[str, list[Sample]]:
         """Samples of the chosen movers in the order of ``names``, or of appearance; every line of the file is checked."""
         wanted, refused = set(self.names), set(self.without)
         seen: dict[str, list[Sample]] = {}
@@ -195,6 +204,11 @@ class Trace:
                 )
             chosen = {name: there[name] for name in list(order)[: self.count]}
         return chosen
+
+
+@lru_cache(maxsize=4)
+def _remembered(trace: Trace, changed_ns: int, size: int) -> dict[str, list[Sample]]:
+    return trace._chosen()  # noqa: SLF001 - its own module
 
 
 def _samples(path: Path) -> Iterator[tuple[str, str, Sample]]:
