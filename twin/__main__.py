@@ -144,10 +144,10 @@ def parser(asked: str | None = None) -> argparse.ArgumentParser:
     recover = verbs.add_parser("recover", help="mend a recording whose writer was killed")
     recover.add_argument("file", type=Path)
     recover.add_argument("out", type=Path, nargs="?", help="the mended copy (default: NAME.recovered.mcap)")
-    export = verbs.add_parser("export", help="convert to CSV or npz")
+    export = verbs.add_parser("export", help="convert to CSV, npz or Parquet")
     export.add_argument("file", type=Path)
     export.add_argument("out", type=Path)
-    export.add_argument("--format", choices=("csv", "npz"), help="default: from the name of OUT")
+    export.add_argument("--format", choices=("csv", "npz", "parquet"), help="default: from the name of OUT")
 
     groups = {
         group: commands.add_parser(group, help=line).add_subparsers(dest="verb", metavar="VERB", required=True)

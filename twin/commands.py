@@ -150,6 +150,8 @@ def record(given: Namespace) -> int:
         kept = recording.recover(given.file, out)
         print(f"{kept} messages kept in {out}")
     else:
-        recording.export(given.file, given.out, given.format or Path(given.out).suffix.lstrip("."))
-        print(given.out)
+        from twin.export import export
+
+        for made in export(given.file, given.out, given.format or Path(given.out).suffix.lstrip(".")):
+            print(made)
     return 0

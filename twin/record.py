@@ -8,9 +8,7 @@ wall time, so a process that is killed loses no more than that; what a power cut
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
-import io
 import itertools
 import json
 import logging
@@ -34,7 +32,7 @@ from zstandard import ZstdError
 from hal import wire
 from hal.errors import Misuse, RemoteFault
 
-__all__ = ["Recorder", "Row", "RunHash", "export", "info", "parts", "read", "recover", "rows", "told"]
+__all__ = ["Recorder", "Row", "RunHash", "info", "parts", "read", "recover", "rows", "told"]
 
 PROFILE = "isac-twin"
 CHUNK_BYTES = 64 * 1024
@@ -360,7 +358,7 @@ def recover(source: str | Path, target: str | Path) -> int:
     exist.
     """
     kept = 0
-    with _create(Path(target)) as file:
+    with created(Path(target)) as file:
         writer = Writer(file, chunk_size=CHUNK_BYTES)
         writer.start(profile=PROFILE)
         known: dict[tuple[Any, ...], int] = {}
@@ -440,80 +438,6 @@ def told(what: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def export(path: str | Path, target: str | Path, format: str, topics: tuple[str, ...] = ()) -> list[Path]:
-    """Convert a recording and return the files made; none that exists is written over.
-
-    ``csv``: one table a topic, a row a message, scalars and real arrays of up to 64 entries a column each; of one topic
-    ``target`` itself, of several ``<target>.<topic>csv``. ``npz``: one file; ``<topic>t_ns`` and ``<topic><field>``
-    with the message as leading axis; where shapes differ the entries laid end to end, with the shapes in
-    ``<topic><field>.shape``. Raises Misuse for another format.
-    """
-    if format not in ("csv", "npz"):
-        raise Misuse(f"format = {format!r}: must be csv or npz")
-    target = Path(target)
-    columns: dict[str, dict[str, list[Any]]] = {}
-    for topic, t_ns, document in read(path, *topics):
-        table = columns.setdefault(topic, {"t_ns": []})
-        table["t_ns"].append(t_ns)
-        for name, value in _leaves(document):
-            column = table.setdefault(name if name != "t_ns" else "t_ns.record", [])
-            column += [None] * (len(table["t_ns"]) - 1 - len(column))  # a field that was not there before
-            column.append(value)
-    for table in columns.values():
-        for column in table.values():
-            column += [None] * (len(table["t_ns"]) - len(column))
-    if format == "npz":
-        return [_npz(target, columns)]
-    return [
-        _csv(target if len(columns) == 1 else target.with_name(f"{target.stem}.{topic}csv"), table)
-        for topic, table in columns.items()
-    ]
-
-
-def _npz(target: Path, columns: dict[str, dict[str, list[Any]]]) -> Path:
-    stacked: dict[str, Any] = {}
-    for topic, table in columns.items():
-        for name, column in table.items():
-            arrays = [np.asarray(np.nan if value is None else value) for value in column]
-            if len({array.shape for array in arrays}) == 1:
-                stacked[topic + name] = np.stack(arrays)
-            else:
-                stacked[topic + name] = np.concatenate([array.ravel() for array in arrays])
-                stacked[f"{topic}{name}.shape"] = np.array([str(array.shape) for array in arrays])
-    with _create(target) as file:
-        np.savez_compressed(file, **stacked)
-    return target
-
-
-def _csv(target: Path, table: dict[str, list[Any]]) -> Path:
-    flat: dict[str, list[Any]] = {}
-    rows = len(table["t_ns"])
-    for name, column in table.items():
-        for k, value in enumerate(column):
-            if not isinstance(value, np.ndarray):
-                flat.setdefault(name, [""] * rows)[k] = "" if value is None else value
-            elif value.size <= 64 and value.dtype.kind in "fiub":
-                for index in np.ndindex(value.shape):
-                    flat.setdefault(name + "".join(f"[{i}]" for i in index), [""] * rows)[k] = value[index].item()
-    with _create(target) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(flat)
-        writer.writerows(zip(*flat.values(), strict=True))
-    return target
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The scalars, texts and arrays of a document, with their path."""
-    if isinstance(value, dict):
-        for key, entry in value.items():
-            yield from _leaves(entry, f"{name}.{key}" if name else key)
-    elif isinstance(value, list):
-        for k, entry in enumerate(value):
-            yield from _leaves(entry, f"{name}[{k}]")
-    else:
-        yield name, value
-
-
 class _Bounded:
     """A file that is never asked for more than it has: a damaged length must not fill the memory."""
 
@@ -534,9 +458,21 @@ def _records(path: Path, emit_chunks: bool = False) -> Iterator[McapRecord | _Cu
         bounded = cast(IO[bytes], _Bounded(file, path.stat().st_size))
         reader = StreamReader(bounded, validate_crcs=True, emit_chunks=emit_chunks)
         first = True
+        known: set[tuple[type, int]] = {(Schema, 0)}
         try:
             for item in reader.records:
                 first = False
+                if isinstance(item, (Schema, Channel)):
+                    known.add((type(item), item.id))
+                needs = {
+                    Channel: (Schema, getattr(item, "schema_id", 0)),
+                    Message: (Channel, getattr(item, "channel_id", 0)),
+                }
+                if needs.get(type(item), (Schema, 0)) not in known:
+                    yield _Cut(
+                        f"it is damaged: what declares {needs[type(item)][0].__name__.lower()} {needs[type(item)][1]} is lost"
+                    )
+                    return
                 yield item
         except InvalidMagic:
             if first:
@@ -568,7 +504,7 @@ def _plain(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _create(path: Path) -> Iterator[BinaryIO]:
+def created(path: Path) -> Iterator[BinaryIO]:
     """A new file, removed again if what fills it fails."""
     try:
         file = open(path, "xb")

@@ -23,7 +23,8 @@ from mcap.stream_reader import StreamReader
 from hal import wire
 from hal.errors import Misuse, RemoteFault
 from hal.record import Array, Complex, Float, Int, record
-from twin.record import Recorder, RunHash, export, info, parts, read, recover, rows, told
+from twin.export import export
+from twin.record import Recorder, RunHash, info, parts, read, recover, rows, told
 
 
 @record
@@ -439,6 +440,25 @@ def test_export_to_npz(tmp_path):
         assert data["bs0.note.sample"].tolist() == [0, 0, 1]
 
 
+def test_export_to_parquet(tmp_path):
+    table = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.mcap"
+    write_some(path, 30)
+    made = export(path, tmp_path / "out.parquet", "parquet")
+    assert {file.suffix for file in made} == {".parquet"}
+    for file in made:
+        topic = file.name.removeprefix("out.").removesuffix("parquet")
+        got = table.read_table(file)
+        rows = list(read(path, topic))
+        assert got.num_rows == len(rows) > 0
+        assert got["t_ns"].to_pylist() == [t_ns for _, t_ns, _ in rows]
+        for field in got.schema:
+            if field.metadata and b"shape" in field.metadata and field.metadata[b"shape"].startswith(b"("):
+                dtype = np.dtype(field.metadata[b"dtype"].decode())
+                first = np.array(got[field.name][0].as_py(), dtype=dtype.type(0).real.dtype).view(dtype)
+                assert np.array_equal(first, np.asarray(rows[0][2][field.name]).ravel())
+
+
 def test_export_to_csv(tmp_path):
     path = tmp_path / "a.mcap"
     write_some(path, 30)
@@ -452,7 +472,7 @@ def test_export_to_csv(tmp_path):
     with open(tmp_path / "out.bs0.note.csv", newline="") as file:
         ragged = list(csv.DictReader(file))
     assert [row["sample[1]"] for row in ragged] == ["", "", "1.0"]
-    with pytest.raises(Misuse, match="format = 'xlsx': must be csv or npz"):
+    with pytest.raises(Misuse, match="format = 'xlsx': must be csv, npz or parquet"):
         export(path, tmp_path / "a.xlsx", "xlsx")
 
 
