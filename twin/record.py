@@ -427,6 +427,7 @@ def told(what: Mapping[str, Any]) -> str:
     span = (what["last_ns"] - what["first_ns"]) * 1e-9
     lines = [
         f"{what['files'][0]}: {what['messages']} messages over {span:.3f} s, {what['bytes'] / 1e6:.2f} MB in {len(what['files'])} file(s)"
+        + (f", {what['bytes'] / 1e6 / span * 60:.0f} MB a simulated minute" if span > 0 else "")
     ]
     if not what["complete"]:
         lines.append(f"not complete ({what['cut']}): mend it with twin record recover")
