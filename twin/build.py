@@ -10,15 +10,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType, MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from hal import calibration, memory, wire
-from hal.devices.sim import SimFrontend
+from hal.devices.sim import Sim, SimFrontend
 from hal.errors import Misuse
 from hal.frontend import Frontend
 from hal.outage import Patient
@@ -26,7 +27,7 @@ from hal.record import Array, Complex, Int
 from twin import loop
 from twin.bus import Bus, NullBus, ZmqBus, flatten
 from twin.control import Chain, Parts
-from twin.engine import Engine
+from twin.engine import Engine, Pacing
 from twin.expect import Expectations
 from twin.kpi import Kpi, Scorer, measured
 from twin.loop import Air, Subframe
@@ -75,6 +76,8 @@ def run(
     """
     scenario = file if isinstance(file, Scenario) else load(file, set)
     name = "run" if isinstance(file, Scenario) else Path(file).stem
+    if scenario.clock.mode == "paced":
+        warm_up(scenario)
     with ExitStack() as stack:
         folder = run_folder(name, out) if write else None
         source = None if isinstance(file, Scenario) else file
@@ -85,6 +88,17 @@ def run(
             twin.finish(True)
             raise
         return twin.finish(interrupted)
+
+
+def warm_up(scenario: Scenario) -> None:
+    """Play two subframes for nobody, so that compiled functions are loaded before the clock starts; only where the machine is simulated here."""
+    if any(not isinstance(site.device, Sim) for site in scenario.sites.values()):
+        return
+    brief = replace(
+        scenario, clock=Pacing(), bus=type(scenario.bus)(), expect=(), duration_ns=2 * scenario.subframe.period_ns
+    )
+    with TemporaryDirectory() as folder, Twin(brief, folder=Path(folder)) as twin:
+        twin.play(split=False, progress=False)
 
 
 def run_folder(name: str, out: str | Path | None) -> Path:
