@@ -1,4 +1,4 @@
-# make run | test | check | bench | reproduce: each sets up its own environment first.
+# make run | test | check | bench: each sets up its own environment first.
 V := .venv
 PY := $(V)/bin/python
 EXTRAS := learn,test

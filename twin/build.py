@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from hal import calibration, memory, wire
+from hal.array import fraunhofer_distance_m
 from hal.devices.sim import Sim, SimFrontend
 from hal.errors import Misuse
 from hal.frontend import Frontend
@@ -81,11 +83,18 @@ def run(
     with ExitStack() as stack:
         folder = run_folder(name, out) if write else None
         source = None if isinstance(file, Scenario) else file
-        twin = stack.enter_context(Twin(scenario, name, folder, keep, source, None if junit is None else Path(junit)))
+        try:
+            twin = stack.enter_context(
+                Twin(scenario, name, folder, keep, source, None if junit is None else Path(junit))
+            )
+        except BaseException:
+            if folder is not None:  # nothing ran: the same command must be possible again
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         try:
             interrupted = twin.play(split, progress)
-        except OSError:
-            twin.finish(True)
+        except Exception as error:
+            twin.finish(True, failure=f"{type(error).__name__}: {error}")
             raise
         return twin.finish(interrupted)
 
@@ -193,9 +202,8 @@ class Twin:
             sensing_fidelity=scenario.sensing.fidelity,
         )
         names = self.air.world.names
-        user_names = {m.name for m in scenario.users}
         self.entity = np.array(sorted(names), dtype=np.int64)
-        self.user = np.array([e for e in self.entity if names[int(e)].partition("/")[0] in user_names], dtype=np.int64)
+        self.user = self.air.world.users
         self.entity_names, self.user_names = (tuple(names[int(e)] for e in ids) for ids in (self.entity, self.user))
         self.engine = Engine(scenario.clock)
         frontend: Frontend = Patient(open_frontend(scenario), scenario.sites[self.site_name].patience_ns)
@@ -241,6 +249,7 @@ class Twin:
             self.table = csv.writer(stream)
         self.last: Subframe | None = None
         self.restless: dict[int, float] = {}
+        self.nearest_m = np.inf
         self.beam_due_ns: dict[str, int] = {}
 
     def __enter__(self) -> Twin:
@@ -311,13 +320,22 @@ class Twin:
         """Note users whose channel changes within a block: what follows from one gain a block is then a picture."""
         array, numerology = self.site.frontend.spec.transmit.array, self.air.numerology
         who, turns = self.air.channel.restless(subframe.truth, array, numerology.carrier_hz, numerology.block_ns)
+        away_m = np.linalg.norm(subframe.truth.position_m - array.origin_m, axis=1)
+        self.nearest_m = min(self.nearest_m, float(away_m.min(initial=np.inf)))
         for user, product in zip(who.tolist(), turns.tolist(), strict=True):
             self.restless[user] = max(product, self.restless.get(user, 0.0))
 
     def warnings(self) -> list[str]:
         """What a reader of the figures should know."""
+        said = []
+        far_m = fraunhofer_distance_m(self.site.frontend.spec.transmit.array, self.air.numerology.carrier_hz)
+        if self.nearest_m < far_m and not self.site.frontend.spec.transmit.array.spherical:
+            said.append(
+                f"a mover came as near as {self.nearest_m:.3g} m, the far field begins at {far_m:.3g} m: plane waves are wrong there; "
+                "set spherical: true in the arrays"
+            )
         if not self.restless:
-            return []
+            return said
         named = ", ".join(f"{self.air.world.names[user]} ({product:.2f})" for user, product in self.restless.items())
         return [
             f"Doppler x block goes above 0.3 for {named}: the scattered part of these channels changes within a block"
@@ -369,7 +387,7 @@ class Twin:
         arrays: dict[str, Any] = dwell_map(self.last.echo, 0, found, measured(dwell), dwell.paths.sink)
         np.savez_compressed(file, **arrays)
 
-    def finish(self, interrupted: bool) -> Run:
+    def finish(self, interrupted: bool, failure: str = "") -> Run:
         """Close everything and write the summary."""
         told = self.summary.told()
         told["clock"] = self.engine.report()
@@ -386,6 +404,7 @@ class Twin:
             "simulated_s": self.summary.subframes * self.air.numerology.subframe_ns * 1e-9,
             "wall_s": self.wall_s,
             "interrupted": interrupted,
+            "failure": failure,
             "hash": self.hash.hexdigest(),
         }
         self.bus.close("interrupted" if interrupted else "finished", told["run"])

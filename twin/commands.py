@@ -49,6 +49,8 @@ def run(given: Namespace) -> int:
         report(done.path)
     if not given.json:
         print(f"run directory: {done.path}")
+    if given.overrun and done.summary["clock"]["mode"] != "paced":
+        print("note: --overrun says what a late subframe does; without --pace none is late", file=sys.stderr)
     broken = done.summary["expect"]["violated"]
     for line in broken:
         print(f"{given.file}:{line['line']}: expect: {line['said']}", file=sys.stderr)
@@ -138,6 +140,8 @@ def record(given: Namespace) -> int:
     """``twin record info | recover | export``."""
     from twin import record as recording
 
+    if given.file.is_dir():  # a run directory will do
+        given.file = given.file / "recording.mcap"
     if given.verb == "info":
         told = recording.info(given.file)
         if given.json:

@@ -151,7 +151,10 @@ def convert(value: float, unit: str, name: str, whole: bool = False) -> Any:
     """
     scale = _scale(name, unit, name, whole)
     if not isinstance(scale, Decimal):
-        return float(scale(float(value)))
+        try:
+            return float(scale(float(value)))
+        except OverflowError:
+            raise Misuse("is too large a number for any quantity") from None
     exact = Decimal(repr(value)) * scale
     if not whole:
         return float(exact)

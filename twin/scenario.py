@@ -86,7 +86,7 @@ class Communication:
     bandwidth_hz: Annotated[float, In("ghz"), Gt(0)] = 8e9
     subcarriers: Annotated[int, Ge(1)] = 32  # on which channel and rate are evaluated
     fidelity: Literal["abstract", "waveform"] = "abstract"  # rate formula, or bits through modem and channel
-    noise_figure_db: Annotated[float, Ge(0)] = 10.0  # of a user's receiver
+    noise_figure_db: Annotated[float, Ge(0), Le(100)] = 10.0  # of a user's receiver
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Pilots:
     """What users send in the blocks that open with pilots; how often is the planner's choice."""
 
     duration_ns: Annotated[int, In("us"), Gt(0)] = 9_000  # guard included
-    power_w: Annotated[float, In("dbm")] = 10**2.3 * 1e-3  # 23 dBm: total over the band, a user
+    power_w: Annotated[float, In("dbm"), Le(100)] = 10**2.3 * 1e-3  # 23 dBm: total over the band, a user
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,8 @@ class Site:
     downtilt_rad: Annotated[float, In("deg")] = 0.0  # boresight, below the horizon
     transmit: Transmit = field(default_factory=Transmit)
     receive: Receive = field(default_factory=Receive)
-    power_w: Annotated[float, In("dbm")] = 1.0  # radiated at full drive
-    noise_figure_db: Annotated[float, Ge(0)] = 10.0
+    power_w: Annotated[float, In("dbm"), Le(100)] = 1.0  # radiated at full drive
+    noise_figure_db: Annotated[float, Ge(0), Le(100)] = 10.0
     isolation_db: Annotated[float, Gt(0)] = inf  # transmit to receive; inf: no leakage modelled
     timing: Timing = field(default_factory=Timing)
     device: Annotated[Any, Family("hal.devices")] = field(default_factory=partial(make, "hal.devices", "sim"))

@@ -207,15 +207,19 @@ def table(summary: dict[str, Any]) -> str:
         console.print(movers)
     run, tracks, lag, sensing = summary["run"], summary["tracks"], summary["clock"], summary["sensing"]
     beams, cpu_ms = summary["beams"], lag["subframe"]["cpu_p50_us"] / 1e3
+    pace = "not paced"
+    if lag["mode"] == "paced":
+        slipped = f"{lag['skipped']} deadlines skipped, clock slipped {lag['slipped_us'] * 1e-6:.3f} s"
+        pace = f"lag p99 {lag['lag']['p99_us']:.0f} us, late {lag['late']} times ({lag['overrun']}: {slipped})"
     speed = run["simulated_s"] / max(run["wall_s"], 1e-9)
     lines = [
         f"sum rate {shown(summary['rate_gbps'], 2)} Gbit/s",
         f"tracks alive {percent(tracks['alive_share'])}, false {shown(tracks['false'], 2)} a subframe; "
         f"users bound to the right track {percent(tracks['bound_right_share'])}, swaps {tracks['swaps']}, rebindings {tracks['rebindings']}",
         f"detections {sensing['detections']}, of them through side lobes {sensing['side_lobe_echoes']}, false alarms {sensing['false_alarms']}; "
-        f"missed {percent(sensing['missed_share'])} of the lit",
+        f"missed {percent(sensing['missed_share'])} of those in a main lobe at 20 dB and more",
         f"beams set {beams['set']} (settings clipped {beams['clipped']}), in force after {shown(beams['delay_us'], 0)} us; "
-        f"subframe CPU p50 {cpu_ms:.2f} ms of {lag['budget_us'] / 1e3:g} ms, lag p99 {lag['lag']['p99_us']:.0f} us",
+        f"subframe CPU p50 {cpu_ms:.2f} ms of {lag['budget_us'] / 1e3:g} ms, {pace}",
         f"{run['subframes']} subframes, {run['simulated_s']:.3f} s simulated in {run['wall_s']:.2f} s ({speed:.2f} x real time)",
         f"seed {run['seed']}, hash {run['hash'][:16]}{'; INTERRUPTED' if run['interrupted'] else ''}",
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hal.errors import Misuse
-from hal.record import Array, Float, record
+from hal.record import Array, Float, Int, record
 from twin.mobility import Mobility, Motion
 from twin.physics.draws import Draws
 from twin.records import Truth
@@ -65,6 +65,11 @@ class World:
     def names(self) -> Mapping[int, str]:
         """Entity number -> name, of all movers of the run, present or not, in order of declaration."""
         return MappingProxyType(self._names)
+
+    @property
+    def users(self) -> Int[Array, " user"]:
+        """Entity numbers of all users of the run, present or not, ascending."""
+        return np.asarray(self._entity[self._is_user])
 
     def at(self, t_ns: int) -> Truth:
         """Return who is present at ``t_ns`` (integer nanoseconds, never earlier than at the call before), entities ascending.

@@ -43,7 +43,7 @@ def test_help_costs_nothing() -> None:
 def test_a_run_leaves_what_it_says(tmp_path: Path) -> None:
     done = twin("run", SMOKE, "--out", "mine", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for word in ("near", "rate Gbit/s", "Cramer-Rao", "tracks alive", "beams set", "lag", "run directory: mine"):
+    for word in ("near", "rate Gbit/s", "Cramer-Rao", "tracks alive", "beams set", "CPU p50", "run directory: mine"):
         assert word in done.stdout
     summary = json.loads((tmp_path / "mine" / "summary.json").read_text())
     assert summary["run"]["subframes"] == 20
@@ -61,6 +61,24 @@ def test_a_run_directory_is_never_overwritten(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "mine").mkdir()
     assert main(["run", str(SMOKE), "--out", str(tmp_path / "mine")]) == 2
     assert "never overwrites" in capsys.readouterr().err
+
+
+def test_a_run_that_did_not_start_leaves_no_directory_behind(tmp_path: Path) -> None:
+    device = "{kind: remote, endpoint: 'tcp://127.0.0.1:9', timeout_ms: 100}"
+    assert main(["run", str(SMOKE), "--set", f"sites.bs0.device={device}", "--out", str(tmp_path / "a")]) == 1
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_user_with_a_slash_in_its_name_is_still_a_user() -> None:
+    assert set(run(SMOKE, {"users.0.name": "a/b", "duration_s": 0.02}, write=False).user) == {"a/b", "far"}
+
+
+@pytest.mark.parametrize(
+    "value", ["sites.bs0.power_dbm=4000", "sites.bs0.power_dbm=1e308", "sites.bs0.noise_figure_db=1e300"]
+)
+def test_absurd_numbers_are_refused_in_words(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(SMOKE), "--set", value]) == 2
+    assert value.partition("=")[0] in capsys.readouterr().err
 
 
 def test_every_problem_at_once_with_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
