@@ -360,7 +360,8 @@ def test_what_others_can_reach_needs_keys_or_a_word(endpoint):
 
 
 def test_insecure_is_possible_when_said():
-    ZmqBus("r", "tcp://*:0", insecure=True).close()
+    with ZmqBus("r", "tcp://*:0", insecure=True) as bus:
+        assert bus.state.startswith("tcp://0.0.0.0:")
 
 
 @pytest.mark.parametrize("endpoint", ["5570", "tcp://127.0.0.1:http", "udp://127.0.0.1:5570"])

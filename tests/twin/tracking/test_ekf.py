@@ -301,14 +301,17 @@ def test_crossing_movers_keep_their_names():
     spec, ekf, rng = frontend(yaw=0.0, tilt=0.0), Ekf(), np.random.default_rng(3)
     states = [np.array([61.0, -4.0, 9.0, 0.0, 12.0, 0.0]), np.array([61.5, 4.0, 9.0, 0.0, -12.0, 0.0])]
     tracks, swapped = ekf.start(), 0
-    for k in range(0, 140, 2):
+    for k in range(0, 160, 2):
         at = [np.concatenate([s[:3] + s[3:] * k * 5e-3, s[3:]]) for s in states]
-        values = [reference(spec, s) + SIGMA * rng.normal(size=4) for s in at]
+        truth = np.array([reference(spec, s) for s in at])
+        values = truth + SIGMA * rng.normal(size=(2, 4))
+        seen = observed(spec, k, (0,))
+        ux = np.sqrt(1 - (truth[:, :2] ** 2).sum(axis=1))
+        snr_db = (
+            echo_gain_db(seen, 0, np.column_stack([ux, truth[:, :2]])) - 5.0
+        )  # two alike, heard as the beam hears them
         order = slice(None) if k % 4 else slice(None, None, -1)
-        strength = np.array(
-            [20.0, 60.0]
-        )  # were they alike, one could be the other's image through the side lobes of this one beam
-        tracks = ekf.update(tracks, found(k, values[order], snr_db=strength[order]), observed(spec, k, (0,)))
+        tracks = ekf.update(tracks, found(k, values[order], snr_db=snr_db[order]), seen)
         if k == 20:
             names = [int(np.argmin(np.linalg.norm(tracks.state[:, :3] - s[:3], axis=1))) for s in at]
             names = tracks.track[names]
