@@ -1,7 +1,7 @@
 # make run | test | check | bench: each sets up its own environment first.
 V := .venv
 PY := $(V)/bin/python
-EXTRAS := learn,test
+EXTRAS := learn,sweep,test
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1

@@ -26,6 +26,7 @@ MODULES = {
     "calibrate": ("twin.calibrate", "measure a device over the air and write its corrections"),
     "compare precoders": ("twin.compare_precoders", "precoders side by side: rate, bound, gain, time"),
     "compare plans": ("twin.compare_plans", "plans side by side: sensing time, updates, rate"),
+    "sweep": ("twin.sweep.command", "thousands of runs: grids, draws and seeds, into one table"),
     "completion": ("twin.completion", "print a shell's completion script"),
 }
 GROUPS = {"device": "hold a machine against the rules", "compare": "schemes side by side"}

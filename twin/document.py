@@ -88,7 +88,7 @@ class Document:
 
 
 def read(file: str | Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> Document:
-    """The document in ``file``, with ``overrides`` already in it: dotted path -> value, text being read as YAML.
+    """The document in ``file``, with ``overrides`` already in it: dotted path -> value, text being read as YAML; ``*`` is the only key of a mapping.
 
     What is wrong with an override is said of its ``--set path=value``, not of a line.
 
@@ -279,6 +279,11 @@ def _apply(document: Document, target: str, text: str) -> None:
                 (*place, step), f"{'.'.join(map(str, place))} is {shown(holder)}, which has no keys", spot=source
             )
             return
+        elif step == "*":
+            if len(holder) != 1:
+                document.complain((*place, step), f"* is the only key there is; here are {len(holder)}", spot=source)
+                return
+            (here,) = holder
         place = (*place, here)
         if last:
             for known in [known for known in document.spots if known[: len(place)] == place]:
@@ -286,8 +291,8 @@ def _apply(document: Document, target: str, text: str) -> None:
             document.spots[place] = (source, source)
             holder[here] = _value(node, place, document, source[0], ())
             return
-        if isinstance(holder, dict) and holder.get(step) is None:
-            holder[step] = {}
+        if isinstance(holder, dict) and holder.get(here) is None:
+            holder[here] = {}
             document.spots[place] = (source, source)
         elif isinstance(holder[here], str):
             holder[here] = {"kind": holder[here]}  # a bare kind's parameters are set as if it had been written out

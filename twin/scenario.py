@@ -30,6 +30,7 @@ from twin.estimation import Estimator
 from twin.expect import Expectation
 from twin.fields import columns
 from twin.mobility import Mobility
+from twin.outside import Outside
 from twin.planning import Planner
 from twin.precoding import Precoder
 from twin.records import Numerology
@@ -64,8 +65,10 @@ __all__ = [
     "numerology",
     "schema",
     "site_spec",
+    "whole",
 ]
 
+PARTS = {"tracker": "tracking", "estimator": "estimation", "planner": "planning", "precoder": "precoding"}
 BOLTZMANN_JPK = 1.380649e-23
 NOISE_KELVIN = 290.0  # docs/conventions.md
 
@@ -265,6 +268,7 @@ class Scenario:
     expect: tuple[Expectation, ...] = ()  # what the run must hold to; a line that is broken makes it fail
     bus: Bus = field(default_factory=Bus)
     record: Recording = field(default_factory=Recording)
+    controllers: Outside = field(default_factory=Outside)
 
     @property
     def subframes(self) -> int:
@@ -275,15 +279,30 @@ class Scenario:
 def load(file: str | Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> Scenario:
     """The scenario in a file, with some values replaced first: ``{"sensing.dwells": 1}``; text is read as YAML.
 
+    What belongs to the only site or to its controller may be named from there: ``timing.select_ns``, ``precoder.kind``.
+
     Raises:
         ScenarioError: all that is wrong with it, each with file, line and column (or its ``--set``).
     """
-    return _scenario(read(file, overrides))
+    return _scenario(read(file, {whole(path): value for path, value in overrides.items()}))
 
 
 def loads(text: str, name: str = "<text>", overrides: Mapping[str, Any] = MappingProxyType({})) -> Scenario:
     """The scenario in a text; see ``load``. Files it names are looked for from where ``name`` is."""
-    return _scenario(parse(text, name, overrides))
+    return _scenario(parse(text, name, {whole(path): value for path, value in overrides.items()}))
+
+
+def whole(path: str) -> str:
+    """The path from the top of the file of what ``--set`` may name from the only site or its controller: ``precoder.kind``.
+
+    The controller's parts go by their section or by what they are: ``precoding`` or ``precoder``.
+    """
+    first, dot, rest = path.partition(".")
+    first = PARTS.get(first, first)
+    for cls, above in ((Scenario, ""), (Site, "sites.*."), (Control, "sites.*.control.")):
+        if any(first == key for column in columns(cls) for key, _ in column.spelled):
+            return f"{above}{first}{dot}{rest}"
+    return path
 
 
 def dump(scenario: Scenario) -> str:

@@ -30,6 +30,7 @@ from twin.scenario import (
     loads,
     numerology,
     schema,
+    whole,
 )
 
 LEAST = """\
@@ -458,3 +459,29 @@ def test_every_name_it_offers_is_there():
     for name in scenarios.__all__:
         assert hasattr(scenarios, name)
     assert Path(scenarios.__file__).name == "scenario.py"
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("sensing.dwells", "sensing.dwells"),
+        ("power_dbm", "sites.*.power_dbm"),
+        ("timing.select_ns", "sites.*.timing.select_ns"),
+        ("precoding.kind", "sites.*.control.precoding.kind"),
+        ("precoder.kind", "sites.*.control.precoding.kind"),
+        ("planner", "sites.*.control.planning"),
+        ("no.such", "no.such"),
+    ],
+)
+def test_what_belongs_to_the_only_site_may_be_named_from_there(path, meant):
+    assert whole(path) == meant
+
+
+def test_a_short_path_sets_what_the_whole_one_sets():
+    short = loads(LEAST, overrides={"precoder.kind": "cbs", "power_dbm": 27})
+    assert short == loads(LEAST, overrides={"sites.bs0.control.precoding.kind": "cbs", "sites.bs0.power_dbm": 27})
+
+
+def test_a_short_path_needs_a_single_site():
+    said = wrong(LEAST.replace("bs0: {}", "bs0: {}, bs1: {}"), {"power_dbm": 27})
+    assert any("* is the only key there is; here are 2" in line for line in said)
