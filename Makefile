@@ -1,4 +1,4 @@
-# make run | test | check | bench: each sets up its own environment first.
+# make run | test | check | bench | reproduce [FIG=squint.fig4a] [PROP=dual.prop2] [PACE=full]: each sets up its own environment first.
 V := .venv
 PY := $(V)/bin/python
 EXTRAS := learn,sweep,test
@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: run test check lint bench clean
+.PHONY: run test check lint bench reproduce clean
 
 $(V)/.stamp: pyproject.toml
 	@test -x $(PY) || python3 -m venv $(V)
@@ -30,6 +30,9 @@ check: lint test
 
 bench: $(V)/.stamp
 	@$(PY) -m tools.bench
+
+reproduce: $(V)/.stamp
+	@$(PY) -m tools.reproduce $(PACE) $(addprefix --only ,$(FIG) $(PROP))
 
 clean:
 	rm -rf $(V) runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -48,10 +48,10 @@ def test_figures_4(tmp_path, better):
         return 10 ** (x / 10) * ahead.get(scheme, 1.0), 10 ** (-x / 10) * below.get(scheme, 1.0), 0.0
 
     path = sheet(tmp_path / "f.csv", value, squint.PAPER)
-    expected = "reproduces" if better else "fails"
+    expected = "holds" if better else "fails"
     assert set(verdicts(squint_fig4a.verdict(path))) == {expected}
     assert verdicts(squint_fig4b.verdict(path)[:1]) == [expected]
-    assert verdicts(squint_fig4b.verdict(path)[-1:]) == ["reproduces"]
+    assert verdicts(squint_fig4b.verdict(path)[-1:]) == ["holds"]
 
     def spread(x, scheme):
         fall = 0.01 if (scheme == "CBS-ISAC") == better and scheme != "Comm-dedicated" else 0.9
@@ -71,7 +71,7 @@ def test_figure_6(tmp_path, slow):
         squint_fig6.TIMED,
         xs=(16.0, 64.0),
     )
-    assert set(verdicts(squint_fig6.verdict(path))) == {"reproduces" if slow == "SA-Opt" else "fails"}
+    assert set(verdicts(squint_fig6.verdict(path))) == {"holds" if slow == "SA-Opt" else "fails"}
 
 
 @pytest.mark.parametrize("as_stated", [True, False])
@@ -81,7 +81,7 @@ def test_table_3(tmp_path, as_stated):
     path = sheet(
         tmp_path / "t.csv", lambda x, scheme: (1.0, 1.0, x ** grown[scheme.split(":")[0]]), names, xs=(2.0, 4.0, 8.0)
     )
-    assert set(verdicts(squint_table3.verdict(path))) == {"reproduces" if as_stated else "fails"}
+    assert set(verdicts(squint_table3.verdict(path))) == {"holds" if as_stated else "fails"}
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -93,7 +93,7 @@ def test_proposition_1(tmp_path, sign):
         for seed in range(4):
             for i in range(10):
                 table.writerow((i, seed, "random", 5 + sign * i, 1 / (5 + sign * 0.4 * i), 1 / (1 + i), 0))
-    assert set(verdicts(squint_proposition1.verdict(path))) == {"reproduces" if sign > 0 else "fails"}
+    assert set(verdicts(squint_proposition1.verdict(path))) == {"holds" if sign > 0 else "fails"}
 
 
 def test_a_figure_is_made_by_the_public_functions(tmp_path):

@@ -76,7 +76,7 @@ def paired_db(found: Sequence[Mapping[str, Any]], scheme: str, other: str, what:
 
 def claim(text: str, holds: bool, **numbers: float) -> dict[str, Any]:
     """One sentence of the paper, whether the CSV bears it out, and the numbers it was judged by."""
-    return {"claim": text, "verdict": "reproduces" if holds else "fails", **{k: float(v) for k, v in numbers.items()}}
+    return {"claim": text, "verdict": "holds" if holds else "fails", **{k: float(v) for k, v in numbers.items()}}
 
 
 def told(text: str) -> None:
