@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.reproduce.dual import claim, main, mean_ci, read, written
+from tools.reproduce.figure import curves, figure
 from twin.planning.dual_scale import adapt, ergodic_plan, ergodic_rate_of, kalman, longest_paying, paper_drop, solve
 
 
@@ -75,6 +76,34 @@ def verdict(path: Path) -> list[dict[str, Any]]:
     worst = min(r["gain"] for r in found if r["lever"] == "adaptive, ergodic")
     out.append(claim("adaptive is never worse than the paper's plan", worst >= -0.02, worst=worst))
     return out
+
+
+def draw(path: Path) -> Any:
+    found = [{**r, "percent": 100 * r["gain"]} for r in read(path)]
+    drawing, axes = figure(2)
+    levers = [r for r in found if r["lever"] != "adaptive, ergodic"]
+    curves(
+        axes[0],
+        levers,
+        "at",
+        "percent",
+        "lever",
+        title="bound metric, eq (22)",
+        xlabel="pilot SNR, dB",
+        ylabel="gain over the paper's plan, %",
+    )
+    others = [r for r in found if r["lever"] == "adaptive, ergodic"]
+    curves(
+        axes[1],
+        others,
+        "at",
+        "percent",
+        "lever",
+        title="ergodic metric",
+        xlabel="half angle of the ring, deg",
+        ylabel="gain over the paper's plan, %",
+    )
+    return drawing
 
 
 if __name__ == "__main__":

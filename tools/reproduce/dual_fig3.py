@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tools.reproduce.dual import PRINTED, READINGS, claim, drop, main, mean_ci, read, written
+from tools.reproduce.figure import curves, figure
 from twin.planning.dual_scale import rate, solve
 
 ROUNDING = (
@@ -113,6 +114,16 @@ def verdict(path: Path) -> list[dict[str, Any]]:
               share_of_draws=float(np.mean(np.array(single) >= 0.108)))
     )  # fmt: skip
     return out
+
+
+def draw(path: Path) -> Any:
+    found = read(path)
+    drawing, axes = figure(len(READINGS))
+    for axis, reading in zip(axes, READINGS, strict=True):
+        mine = [r for r in found if r["reading"] == reading and r["plan"] in ("proposed", "ssu", "fsu", "rba")]
+        labels = {"title": reading, "xlabel": "requirement Γ, in the reading's unit", "ylabel": "rate, bit/Hz a subframe"}
+        curves(axis, mine, "gamma", "rate", "plan", **labels)
+    return drawing
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tools.reproduce.dual import PRINTED, READINGS, claim, drop, main, read, written
+from tools.reproduce.figure import curves, figure
 from twin.planning.dual_scale import shortest_sensing_s, solve
 
 
@@ -58,6 +59,15 @@ def verdict(path: Path) -> list[dict[str, Any]]:
         claim("M = 7 is within 1.5 % of the best", flat[PRINTED], flat, printed_ratio=ratio[PRINTED]),
         claim("a stricter requirement lowers the rate at every M", higher[PRINTED], higher),
     ]
+
+
+def draw(path: Path) -> Any:
+    found = [{**r, "Γ": f"Γ = {r['gamma']:g}"} for r in read(path)]
+    drawing, axes = figure(len(READINGS))
+    for axis, reading in zip(axes, READINGS, strict=True):
+        mine = [r for r in found if r["reading"] == reading]
+        curves(axis, mine, "updates", "rate", "Γ", title=reading, xlabel="updates M", ylabel="rate, bit/Hz a subframe")
+    return drawing
 
 
 if __name__ == "__main__":

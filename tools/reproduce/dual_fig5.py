@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tools.reproduce.dual import claim, main, read, written
+from tools.reproduce.figure import curves, figure
 from twin.physics.dual_scale import crb_constant_rad2
 from twin.planning.dual_scale import even_split, paper_drop, rate
 
@@ -78,6 +79,17 @@ def verdict(path: Path) -> list[dict[str, Any]]:
         ),
         claim("M = 7 is above M = 1 and M = 20 (to 12 blocks)", above[FIRST], above),
     ]
+
+
+def draw(path: Path) -> Any:
+    found = [{**r, "M": f"M = {r['updates']:g}"} for r in read(path)]
+    drawing, axes = figure(len(WAYS))
+    for axis, way in zip(axes, WAYS, strict=True):
+        mine = [r for r in found if r["way"] == way]
+        curves(
+            axis, mine, "sensing_blocks", "rate", "M", title=way, xlabel="sensing time, blocks", ylabel="rate, bit/Hz a subframe"
+        )
+    return drawing
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from tools.reproduce.dual import claim, main, read, written
+from tools.reproduce.figure import figure
+from twin.drawing import GRID, look
 from twin.planning.dual_scale import loops, paper_drop, shortest_sensing_s, solve
 
 
@@ -41,6 +43,21 @@ def verdict(path: Path) -> list[dict[str, Any]]:
         claim("every pair takes a convex solve of its own", bool(np.median([r["evaluations"] for r in found]) > 0.5 * np.median([r["pairs"] for r in found])),
               sensing_times_tried=float(np.median([r["evaluations"] for r in found])), pairs=float(np.median([r["pairs"] for r in found]))),
     ]  # fmt: skip
+
+
+def draw(path: Path) -> Any:
+    found, (drawing, (axis,)) = read(path), figure()
+    for i, (what, label) in enumerate((("pairs", "pairs (M, floor T_l)"), ("evaluations", "sensing times tried"))):
+        axis.plot(
+            [r["blocks"] for r in found],
+            [r[what] for r in found],
+            label=label,
+            **{**look(i), "linestyle": "", "markersize": 3},
+        )
+    axis.set(xlabel="blocks in a subframe, N", ylabel="a solve's", yscale="log")
+    axis.grid(**GRID)
+    axis.legend()
+    return drawing
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from tools.reproduce.dual import claim, main, read, written
+from tools.reproduce.figure import figure
+from twin.drawing import GREY, GRID, look
 from twin.physics.correlation import one_ring_correlation
 from twin.physics.dual_scale import angle_slope, believed_covariance, mmse_covariance, mmse_filter
 from twin.physics.sinr import mrt, simulated_sinr, sinr
@@ -84,6 +86,23 @@ def verdict(path: Path) -> list[dict[str, Any]]:
                 claim(f"{text} ({which})", bool(holds), worst=float(np.max(np.abs(error))), median=bias, limit=limit)
             )
     return out
+
+
+def draw(path: Path) -> Any:
+    found = read(path)
+    drawing, axes = figure(2)
+    for axis, model in zip(axes, ("paper", "physical"), strict=True):
+        for i, own in enumerate((1.0, 0.0)):
+            mine = [r for r in found if r["model"] == model and r["own_term"] == own]
+            label = f"i = k term {'on' if own else 'off'}"
+            at = [[r["formula"] for r in mine], [r["drawn"] / r["formula"] for r in mine]]
+            axis.plot(*at, label=label, **{**look(i), "linestyle": "", "markersize": 3})
+        axis.axhline(1, linewidth=0.8, color=GREY)
+        axis.set(xscale="log", xlabel="SINR by equation (22)", ylabel="SINR of drawn channels over it")
+        axis.set_title("the paper's model" if model == "paper" else "pilots through the true channel")
+        axis.grid(**GRID)
+        axis.legend()
+    return drawing
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tools.reproduce.dual import claim, main, read, written
+from tools.reproduce.figure import curves, figure
 from twin.planning.dual_scale import bits, dynamic_split, even_split, paper_drop, shortest_sensing_s
 
 
@@ -61,6 +62,20 @@ def verdict(path: Path) -> list[dict[str, Any]]:
             "at the best M they lose nothing under either", bool(min(at_best) > -1e-9), worst_loss=0.0 - min(at_best)
         ),
     ]
+
+
+def draw(path: Path) -> Any:
+    found = [
+        {
+            **r,
+            "loss": 100 * (1 - r["equal"] / r["best"]),
+            "law, own": f"{r['law']}, i = k {'on' if r['own_term'] else 'off'}",
+        }
+        for r in read(path)
+    ]
+    drawing, (axis,) = figure()
+    curves(axis, found, "updates", "loss", "law, own", xlabel="updates M", ylabel="equal split below the best split, %")
+    return drawing
 
 
 if __name__ == "__main__":

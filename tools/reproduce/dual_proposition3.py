@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from tools.reproduce.dual import claim, main, read, written
+from tools.reproduce.figure import figure
+from twin.drawing import GREY, GRID, look
 from twin.planning.dual_scale import even_split, paper_drop, rate
 
 FLAT = 1e-11  # of the rate: rounding in a second difference
@@ -79,6 +81,24 @@ def verdict(path: Path) -> list[dict[str, Any]]:
         )
         for text, v in parts.items()
     ]
+
+
+def draw(path: Path) -> Any:
+    found, (drawing, (axis,)) = read(path), figure()
+    for i, key in enumerate(sorted({(r["guard"], r["own_term"]) for r in found})):
+        values = np.sort([r["largest_second"] for r in found if (r["guard"], r["own_term"]) == key])
+        label = f"guard {key[0]}, i = k {'on' if key[1] else 'off'}"
+        axis.plot(values, np.linspace(0, 1, len(values)), label=label, **{**look(i), "marker": ""})
+    axis.set(
+        xscale="symlog",
+        xlabel="largest second difference of the rate (concave: none above 0)",
+        ylabel="share of instances",
+    )
+    axis.axvline(0, linewidth=0.8, color=GREY)
+    axis.set_xscale("symlog", linthresh=1e-9)
+    axis.grid(**GRID)
+    axis.legend()
+    return drawing
 
 
 if __name__ == "__main__":

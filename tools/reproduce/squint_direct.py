@@ -3,12 +3,16 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hal.network import Network
+from tools.reproduce.figure import figure
 from tools.reproduce.squint import claim, main, rows, told
-from twin.compare_precoders import SCHEMES, Setup, digital, draw, interval_db, scored
+from twin.compare_precoders import SCHEMES, Setup, digital, interval_db, scored
+from twin.compare_precoders import draw as drawn
+from twin.drawing import GRID, look
 from twin.precoding.direct import Direct
 
 WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0)
@@ -28,7 +32,7 @@ def make(path: Path, quick: bool, setups: dict[float, Setup] = SETUPS) -> None:
         for x, setup in setups.items():
             draws = 3 if quick else 24
             for seed in range(draws):
-                problem = draw(seed, setup)
+                problem = drawn(seed, setup)
                 schemes = {name: SCHEMES[name] for name in ("CBS (21)", "CBS (20)", "no TTD amp (20)", "comm")}
                 schemes |= {
                     f"direct {w:g}": Direct(rate_weight=w, starts=2 if x > 200 else 3)
@@ -95,6 +99,26 @@ def verdict(path: Path) -> list[dict]:
                     )
                 )
     return out
+
+
+def draw(path: Path) -> Any:
+    found = rows(path)
+    xs = sorted({r["x"] for r in found})
+    drawing, axes = figure(len(xs))
+    for axis, x in zip(axes, xs, strict=True):
+        for i, family in enumerate(("direct", "CBS (21)", "CBS (20)", "no TTD amp (20)", "comm", "digital")):
+            names = dict.fromkeys(r["scheme"] for r in found if r["x"] == x and r["scheme"].startswith(family))
+            at = [[r for r in found if r["x"] == x and r["scheme"] == name] for name in names]
+            means = sorted(
+                (np.mean([r["rate"] for r in a]), np.exp(np.mean(np.log([r["crb"] for r in a])))) for a in at
+            )
+            if means:
+                axis.plot(*np.array(means).T, label=family, **look(i))
+        axis.set(yscale="log", xlabel="rate, bit/s/Hz", ylabel="sum of the angles' bounds, rad²")
+        axis.set_title(f"{x:g} GHz; mean over draws")
+        axis.grid(**GRID)
+        axis.legend()
+    return drawing
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """papers/000, figure 4(a): rate versus SNR at MSIA 0.1 rad."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tools.reproduce.figure import curves, figure
 from tools.reproduce.squint import claim, curve, main, paired_db, rows, snr_setups, sweep
 
 
@@ -35,6 +37,12 @@ def verdict(path: Path) -> list[dict]:
             ci95_db=half_db,
         ),
     ]
+
+
+def draw(path: Path) -> Any:
+    drawing, (axis,) = figure()
+    curves(axis, rows(path), "x", "rate", "scheme", xlabel="SNR, dB", ylabel="rate, bit/s/Hz")
+    return drawing
 
 
 if __name__ == "__main__":

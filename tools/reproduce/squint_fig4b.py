@@ -1,9 +1,11 @@
 """papers/000, figure 4(b): CRB versus SNR at MSIA 0.1 rad."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tools.reproduce.figure import curves, figure
 from tools.reproduce.squint import claim, column, curve, main, rows, snr_setups, sweep
 from twin.compare_precoders import interval_db
 
@@ -43,6 +45,14 @@ def verdict(path: Path) -> list[dict]:
         ),
         claim("CRB falls as 1 / SNR", abs(slope + 1) < 0.1, db_per_db=slope),
     ]
+
+
+def draw(path: Path) -> Any:
+    drawing, (axis,) = figure()
+    curves(
+        axis, rows(path), "x", "crb", "scheme", xlabel="SNR, dB", ylabel="sum of the angles' bounds, rad²", log_y=True
+    )
+    return drawing
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """papers/000, figure 4(c): rate versus the spread of targets about the user, SNR 10 dB."""
 
 from pathlib import Path
+from typing import Any
 
+from tools.reproduce.figure import curves, figure
 from tools.reproduce.squint import claim, curve, main, msia_setups, paired_db, rows, sweep
 
 
@@ -28,6 +30,20 @@ def verdict(path: Path) -> list[dict]:
             share_of_direct=share["direct"][-1],
         ),
     ]
+
+
+def draw(path: Path) -> Any:
+    drawing, (axis,) = figure()
+    curves(
+        axis,
+        rows(path),
+        "x",
+        "rate",
+        "scheme",
+        xlabel="spread of the targets about the user (MSIA), rad",
+        ylabel="rate, bit/s/Hz",
+    )
+    return drawing
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """papers/000, figure 4(d): CRB versus the spread of targets about the user, SNR 10 dB."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tools.reproduce.figure import curves, figure
 from tools.reproduce.squint import claim, curve, main, msia_setups, rows, sweep
 
 
@@ -34,6 +36,21 @@ def verdict(path: Path) -> list[dict]:
             direct_below_db=cbs[-1] - db["direct"][-1],
         ),
     ]
+
+
+def draw(path: Path) -> Any:
+    drawing, (axis,) = figure()
+    curves(
+        axis,
+        rows(path),
+        "x",
+        "crb",
+        "scheme",
+        xlabel="spread of the targets about the user (MSIA), rad",
+        ylabel="sum of the angles' bounds, rad²",
+        log_y=True,
+    )
+    return drawing
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tools.reproduce.figure import figure
 from tools.reproduce.squint import claim, main, rows, sweep
 from twin.compare_precoders import ETA, SCHEMES, Setup, interval_db
+from twin.drawing import GRID, look
 from twin.physics.boundary import best_crb_at
 from twin.precoding.cbs import Cbs
 from twin.precoding.direct import Direct
@@ -78,6 +81,22 @@ def verdict(path: Path) -> list[dict]:
             ci95_db=direct_half,
         ),
     ]
+
+
+def draw(path: Path) -> Any:
+    found = rows(path)
+    xs = sorted({r["x"] for r in found})
+    drawing, axes = figure(len(xs))
+    for axis, x in zip(axes, xs, strict=True):
+        for i, (family, members) in enumerate(FAMILIES.items()):
+            at = [[r for r in found if r["x"] == x and r["scheme"] == name] for name in members]
+            means = [(np.mean([r["rate"] for r in a]), np.exp(np.mean(np.log([r["crb"] for r in a])))) for a in at]
+            axis.plot(*np.array(means).T, label=family, **{**look(i), "linestyle": ""})
+        axis.set(yscale="log", xlabel="rate, bit/s/Hz", ylabel="sum of the angles' bounds, rad²")
+        axis.set_title(f"MSIA {x:g} rad; mean over draws, a point a setting")
+        axis.grid(**GRID)
+        axis.legend()
+    return drawing
 
 
 if __name__ == "__main__":

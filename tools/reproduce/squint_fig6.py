@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from tools.reproduce.figure import curves, figure
 from tools.reproduce.squint import PAPER, claim, curve, main, rows, sweep
 from twin.compare_precoders import Setup
 
@@ -29,6 +31,23 @@ def verdict(path: Path) -> list[dict]:
             "its complexity rules it out where channels vary (slower than a 5 ms subframe)", sa > 5e-3, sa_ms=1e3 * sa
         ),
     ]
+
+
+def draw(path: Path) -> Any:
+    drawing, (axis,) = figure()
+    curves(
+        axis,
+        rows(path),
+        "x",
+        "time_s",
+        "scheme",
+        xlabel="elements",
+        ylabel="time of a design, ms",
+        log_x=True,
+        log_y=True,
+        scale=1e3,
+    )
+    return drawing
 
 
 if __name__ == "__main__":

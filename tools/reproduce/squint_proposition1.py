@@ -3,11 +3,15 @@
 import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tools.reproduce.figure import figure
 from tools.reproduce.squint import claim, main, rows, told
-from twin.compare_precoders import ETA, draw, scored
+from twin.compare_precoders import ETA, scored
+from twin.compare_precoders import draw as drawn
+from twin.drawing import GRID, look
 from twin.precoding import Design, Problem
 from twin.precoding.no_ttd import NoTtd
 from twin.precoding.sa_opt import SaOpt
@@ -40,7 +44,7 @@ def make(path: Path, quick: bool) -> None:
         table = csv.writer(stream)
         table.writerow(("x", "seed", "scheme", "rate", "crb", "divergence", "time_s"))
         for seed in range(draws):
-            problem = draw(seed)
+            problem = drawn(seed)
             for i in range(settings):
                 score = scored(problem, OnePass(1 + (i * 64) // settings, 1000 + i).design(problem))
                 table.writerow((i, seed, "random", score.rate, score.crb, score.divergence, score.time_s))
@@ -72,6 +76,21 @@ def verdict(path: Path) -> list[dict]:
             )
         )
     return out
+
+
+def draw(path: Path) -> Any:
+    found, (drawing, axes) = rows(path), figure(2)
+    for axis, what, label in zip(
+        axes, ("rate", "crb"), ("rate over the draw's mean", "bound over the draw's mean"), strict=True
+    ):
+        for i, seed in enumerate(sorted({r["seed"] for r in found})):
+            mine = [r for r in found if r["seed"] == seed]
+            y = np.array([r[what] for r in mine])
+            axis.plot([r["divergence"] for r in mine], y / y.mean(), **{**look(i), "linestyle": "", "markersize": 3})
+        axis.set(xlabel="divergence of beam and C-S map (less is more correlated)", ylabel=label, xscale="log")
+        axis.grid(**GRID)
+    axes[1].set_yscale("log")
+    return drawing
 
 
 if __name__ == "__main__":

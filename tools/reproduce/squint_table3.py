@@ -6,9 +6,11 @@ a smaller exponent says that the stated cost is not inherent, not that it was mi
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tools.reproduce.figure import curves, figure
 from tools.reproduce.squint import claim, curve, main, rows, sweep
 from twin.compare_precoders import Setup
 from twin.precoding.cbs import Cbs
@@ -51,6 +53,15 @@ def verdict(path: Path) -> list[dict]:
             )
         )
     return out
+
+
+def draw(path: Path) -> Any:
+    found, (drawing, axes) = rows(path), figure(len(AXES))
+    for axis, (name, stated) in zip(axes, AXES.items(), strict=True):
+        mine = [{**r, "scheme": r["scheme"].partition(":")[2]} for r in found if r["scheme"].startswith(f"{name}:")]
+        labels = {"title": f"stated for SA-Opt: exponent {stated:g}", "xlabel": name, "ylabel": "time of a design, ms"}
+        curves(axis, mine, "x", "time_s", "scheme", log_x=True, log_y=True, scale=1e3, **labels)
+    return drawing
 
 
 if __name__ == "__main__":
