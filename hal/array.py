@@ -6,7 +6,7 @@ the same definition that the loop runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,14 +52,14 @@ class AntennaArray:
     """Elements in their own frame (boresight +x) and where that frame stands in the world."""
 
     position_m: Float[Array, "element 3"]  # about the phase centre, array frame
-    columns: int  # planar grid: element n = column * rows + row; 0 for a free-form array
-    rows: int
-    spacing_m: float  # of the grid; 0 for a free-form array
-    rotation: Float[Array, "3 3"]  # array frame -> world frame
-    origin_m: Float[Array, " 3"]  # phase centre in the world
-    element_gain_dbi: float  # peak of one element
-    element_exponent: (
-        float  # power pattern peak * max(0, ux)^exponent; 0 and 0 dBi: isotropic in the front half space and behind
+    columns: int = 0  # planar grid: element n = column * rows + row; 0 for a free-form array
+    rows: int = 0
+    spacing_m: float = 0.0  # of the grid; 0 for a free-form array
+    rotation: Float[Array, "3 3"] = field(default_factory=lambda: np.eye(3))  # array frame -> world frame
+    origin_m: Float[Array, " 3"] = field(default_factory=lambda: np.zeros(3))  # phase centre in the world
+    element_gain_dbi: float = 0.0  # peak of one element
+    element_exponent: float = (
+        0.0  # power pattern peak * max(0, ux)^exponent; 0 and 0 dBi: isotropic in the front half space and behind
     )
     pattern: ElementPattern | None = None  # measured; then the two fields above are not asked
     spherical: bool = False  # waves to and from this array are spherical, not plane (``hal.medium.beam_gains``)

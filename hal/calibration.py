@@ -399,11 +399,11 @@ class Calibrated:
         else:
             self.inner.inject(fault, at_ns)  # type: ignore[attr-defined]
 
-    def clear(self, fault: Fault, at_ns: int) -> None:
-        """Mend it from ``at_ns`` on."""
-        if fault.kind == "calibration_lost":
+    def clear(self, fault: Fault | None, at_ns: int) -> None:
+        """Mend it (None: everything) from ``at_ns`` on."""
+        if fault is None or fault.kind == "calibration_lost":
             self._lost.clear(fault, at_ns)
-        else:
+        if fault is None or fault.kind != "calibration_lost":
             self.inner.clear(fault, at_ns)  # type: ignore[attr-defined]
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ __all__ = [
     "convert",
     "image_rejection_db",
     "iq_imbalance",
+    "mixer",
     "rapp",
     "rotate",
     "saleh",
@@ -63,15 +64,18 @@ def convert(
 
 
 def iq_imbalance(samples: Complex[Array, " ..."], gain_db: float, phase_rad: float) -> Complex[Array, " ..."]:
-    """A direct-conversion receiver's imbalance, ``y = mu x + nu conj(x)`` with ``mu = (1 + g e^{-j phase})/2``, ``nu = (1 - g e^{+j phase})/2``.
-
-    The Q branch is ``g`` (``gain_db``) too strong and its oscillator ``phase_rad`` off quadrature, over a flat band:
-    ``I = Re x``, ``Q = g (Im x cos phase - Re x sin phase)``.
-    """
-    g = 10 ** (gain_db / 20)
-    mu, nu = (1 + g * np.exp(-1j * phase_rad)) / 2, (1 - g * np.exp(1j * phase_rad)) / 2
+    """A direct-conversion mixer's imbalance, ``y = mu x + nu conj(x)``: ``I = Re x``, ``Q = g (Im x cos phase - Re x sin phase)``, over a flat band."""
+    mu, nu = mixer(gain_db, phase_rad)
     out: Array = mu * samples + nu * np.conj(samples)
     return out
+
+
+def mixer(gain_db: float, phase_rad: float) -> tuple[complex, complex]:
+    """``mu = (1 + g e^{-j phase})/2`` and ``nu = (1 - g e^{+j phase})/2``: what passes, and its image, where the Q branch is ``g`` (``gain_db``)
+    too strong and its oscillator ``phase_rad`` off quadrature.
+    """
+    g = 10 ** (gain_db / 20)
+    return complex(1 + g * np.exp(-1j * phase_rad)) / 2, complex(1 - g * np.exp(1j * phase_rad)) / 2
 
 
 def image_rejection_db(gain_db: float, phase_rad: float) -> float:

@@ -50,11 +50,11 @@ class FrontendSpec:
     receive: HalfSpec
     transmit_power_w: float  # total radiated power at full drive
     noise_figure_db: float
-    isolation_db: float  # transmit to receive, between the chains' ports; inf: none modelled
-    command_latency_ns: int  # from the call to the start of loading
-    bus_ns_per_element: int  # loading one element's setting
-    settling_ns: int  # from the latch to a beam that may be used
-    select_ns: int  # switching to another loaded slot
+    isolation_db: float = float("inf")  # transmit to receive, between the chains' ports; inf: none modelled
+    command_latency_ns: int = 0  # from the call to the start of loading
+    bus_ns_per_element: int = 0  # loading one element's setting
+    settling_ns: int = 0  # from the latch to a beam that may be used
+    select_ns: int = 0  # switching to another loaded slot
     simulated: bool  # False: real hardware, whose air is real too
 
 
@@ -110,6 +110,9 @@ class Emission:
     drive: Drive
     row: Int[Array, " event"]  # which of the distinct responses below each event used
     response: Complex[Array, "row subcarrier element chain"]  # element and chain of one for a single-antenna entity
+    distortion: Complex[Array, "event subcarrier chain source"] | None = (
+        None  # root of the power at the ports that is no data (sqrt(W)), a column a source independent of the others; None: none, or unknown
+    )
 
 
 Incident = Sequence[tuple[Emission, Paths]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -111,7 +112,7 @@ class Health:
 
     def at(self, t_ns: int) -> tuple[Fault, ...]:
         """What is broken at ``t_ns``."""
-        return self.faults[self._state[int(np.searchsorted(self._since, t_ns, side="right")) - 1]]
+        return self.faults[self._state[bisect_right(self._since, t_ns) - 1]]
 
     def struck(self, kind: str, t_ns: Int[Array, " event"]) -> Bool[Array, " event"]:
         """Whether a fault of this kind is there at each instant."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from hal.array import cis
-from hal.chain import convert, iq_imbalance, rapp, saleh
+from hal.chain import convert, iq_imbalance, mixer, rapp, saleh
 from hal.check import Ge, Gt, In
 from hal.errors import Misuse
 from hal.frontend import Drive
@@ -29,8 +29,8 @@ class Impairments:
 
     In the order a signal meets them. Transmit: DAC, mixer, oscillator, amplifier (``Sim.saturation_w``). Receive: oscillator, mixer, T/R
     switch, sampling clock, ADC (``Sim.converter_bits``). Wide-band events (data blocks, pilots) have no sample axis in time: an oscillator
-    turns them as a whole by its phase at the event's instant, mixers put each subcarrier's image on its mirror (receive only), and
-    inter-carrier interference, DAC steps and the sampling clock are left out.
+    turns them as a whole by its phase at the event's instant, and converters, mixers and the oscillator's leakage between subcarriers take
+    effect as their gain and their power (``hal.distortion``); the sampling clock is left out.
     """
 
     dac_bits: Annotated[int, Ge(0)] = 0  # of each of I and Q of a transmit chain; 0: no steps
@@ -202,9 +202,9 @@ def _fast(
 
 
 def sent(drive: Drive, flaws: Impairments, saturation_w: float, noise: Noise) -> Drive:
-    """The drive as it leaves the amplifiers; frames come back with every chain a stream of its own."""
+    """Frames as they leave the amplifiers, every chain a stream of its own; wide-band events are ``hal.distortion.sent_block``'s."""
     chains, t_ns = drive.digital.shape[1], np.asarray(drive.t_ns)
-    if flaws.sends and drive.samples is not None:
+    if flaws.sends:
         port = ports(drive)
         if np.isfinite(flaws.dac_full_scale_w):
             port, _ = convert(port, flaws.dac_bits, float(np.sqrt(flaws.dac_full_scale_w)))
@@ -213,16 +213,7 @@ def sent(drive: Drive, flaws: Impairments, saturation_w: float, noise: Noise) ->
             step_s = 1 / drive.sample_rate_hz
             port = port * cis(oscillator_phase(flaws, noise, "transmit", chains, t_ns, port.shape[-1], step_s))
         drive = from_ports(drive, port)
-    elif flaws.turns:
-        phase = oscillator_phase(flaws, noise, "transmit", chains, t_ns, 1, 0.0, _block_s(drive))
-        drive = replace(drive, digital=drive.digital * cis(phase))
     return compressed(drive, saturation_w, amplifier(flaws, saturation_w)) if np.isfinite(saturation_w) else drive
-
-
-def _block_s(drive: Drive) -> float:
-    """Shortest time a wide-band event can be: one symbol of its subcarriers."""
-    f = np.asarray(drive.frequency_hz)
-    return 1 / float(np.min(np.diff(f))) if len(f) > 1 else 1e-6
 
 
 def received(
@@ -251,10 +242,9 @@ def received(
         turns = np.mod(flaws.carrier_offset_hz * 1e-9 * t_ns, 1.0)[:, None]
         out = out * cis(-2 * np.pi * (turns + flaws.carrier_offset_hz * step_s * np.arange(count)))[:, None, :]
     if _unbalanced(flaws, "receive"):
-        gain_db, phase_rad = flaws.receive_iq_gain_db, flaws.receive_iq_phase_rad
-        g = 10 ** (gain_db / 20)
+        mu, nu = mixer(flaws.receive_iq_gain_db, flaws.receive_iq_phase_rad)
         image = np.conj(out if framed else out[..., ::-1])  # the image of a subcarrier is its mirror about the carrier
-        out = (1 + g * np.exp(-1j * phase_rad)) / 2 * out + (1 - g * np.exp(1j * phase_rad)) / 2 * image
+        out = mu * out + nu * image
     if flaws.switching_ns and framed and not own:
         out = out.copy()
         out[..., : int(np.ceil(flaws.switching_ns * 1e-9 / step_s - 1e-6))] = 0.0

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from hal.array import LIGHT_MPS, AntennaArray, cis, element_amplitude, near_field, steering
+from hal.array import AntennaArray, cis, element_amplitude, near_field, steering
 from hal.check import positive, shaped
 from hal.errors import Misuse
+from hal.planar import nodes_of, planar_gains
 from hal.record import Array, Bool, Complex, Float, Int, record
 
 __all__ = ["Paths", "beam_gains", "block_at", "narrowband", "wideband"]
@@ -76,103 +77,51 @@ def beam_gains(
     point_m = paths.departure_m if end == "departure" else paths.arrival_m
     frequency_hz = np.atleast_1d(np.asarray(frequency_hz, dtype=np.float64))
     shaped("response", response, (None, len(frequency_hz), len(array.position_m), None))
+    if wanted is None:
+        wanted = np.ones((len(response), len(point_m)), dtype=np.bool_)
+    wanted = np.ascontiguousarray(shaped("wanted", wanted, (len(response), len(point_m))))
+    spherical = spherical or array.spherical
+    if array.columns and not spherical and array.pattern is None:
+        flat = _flat(response)
+        nodes = nodes_of(array, frequency_hz, flat)
+        found: Array = planar_gains(
+            np.ascontiguousarray(point_m, dtype=np.float64),
+            10 ** (array.element_gain_dbi / 20),
+            float(array.element_exponent),
+            nodes.wave,
+            nodes.spread,
+            nodes.column_m,
+            nodes.row_m,
+            nodes.columns,
+            nodes.rows,
+            np.ascontiguousarray(response[:, :1] if flat else response, dtype=np.complex128),
+            wanted,
+        )
+        if found.ndim and len(found) == len(response):
+            return found
     range_m = np.sqrt(np.sum(point_m * point_m, axis=-1))
     if not np.all(range_m > 0):
         raise Misuse(
             f"paths.{end}_m[{int(np.argmin(range_m > 0))}]: must be away from the array's phase centre, else it has no direction"
         )
     direction = point_m / range_m[:, None]
-    spherical = spherical or array.spherical
-    amplitude = element_amplitude(array, direction)
-    if array.columns and not spherical:
-        wave = 2 * np.pi / LIGHT_MPS * frequency_hz
-        y_m, z_m = array.position_m[:: array.rows, 1], array.position_m[: array.rows, 2]
-        yr, yi = _along(wave, direction[:, 1], y_m, amplitude)
-        zr, zi = _along(wave, direction[:, 2], z_m, np.ones(len(point_m)))
-    else:
-        a = (
-            near_field(array, point_m[:, None, :], frequency_hz)
-            if spherical
-            else steering(array, direction[:, None, :], frequency_hz)
-        )
-        zr, zi = (np.ascontiguousarray(part.transpose(0, 2, 1)) for part in (a.real, a.imag))
-        yr = np.repeat(amplitude, len(frequency_hz)).reshape(-1, 1, len(frequency_hz))
-        yi = np.zeros_like(yr)
-    if wanted is None:
-        wanted = np.ones((len(response), len(point_m)), dtype=np.bool_)
-    wanted = np.ascontiguousarray(shaped("wanted", wanted, (len(response), len(point_m))))
-    # the same at every frequency: a network without delay lines
-    if np.ndim(response) == 4 and response.strides[1] == 0:
-        flat: Array = _project_flat(yr, yi, zr, zi, np.ascontiguousarray(response[:, 0], dtype=np.complex128), wanted)
-        return flat
-    out: Array = _project(yr, yi, zr, zi, np.ascontiguousarray(response, dtype=np.complex128), wanted)
+    a = (
+        near_field(array, point_m[:, None, :], frequency_hz)
+        if spherical
+        else steering(array, direction[:, None, :], frequency_hz)
+    )
+    zr, zi = (np.ascontiguousarray(part.transpose(0, 2, 1)) for part in (a.real, a.imag))
+    yr = np.repeat(element_amplitude(array, direction), len(frequency_hz)).reshape(-1, 1, len(frequency_hz))
+    out: Array = _project(yr, np.zeros_like(yr), zr, zi, np.ascontiguousarray(response, dtype=np.complex128), wanted)
     return out
 
 
-def _along(
-    wave: Float[Array, " subcarrier"],
-    cosine: Float[Array, " path"],
-    position_m: Float[Array, " element"],
-    amplitude: Float[Array, " path"],
-) -> tuple[Float[Array, "path element subcarrier"], Float[Array, "path element subcarrier"]]:
-    """One factor of a planar grid's steering vectors, real and imaginary parts."""
-    a = cis(position_m[:, None] * (cosine[:, None] * wave)[:, None, :])
-    scale = amplitude[:, None, None]
-    return a.real * scale, a.imag * scale
-
-
-@njit(cache=True)
-def _project_flat(yr: Any, yi: Any, zr: Any, zi: Any, feed: Any, wanted: Any) -> Any:  # pragma: no cover - compiled
-    # as _project, term by term, for a response that is the same at every frequency
-    paths, columns, subcarriers = yr.shape
-    rows = zr.shape[1]
-    slots, _, chains = feed.shape
-    out = np.zeros((slots, paths, subcarriers, chains), dtype=np.complex128)
-    tr, ti, sr, si = np.empty(subcarriers), np.empty(subcarriers), np.empty(subcarriers), np.empty(subcarriers)
-    for slot in range(slots):
-        for p in range(paths):
-            if not wanted[slot, p]:
-                continue
-            for chain in range(chains):
-                sr[:] = 0.0
-                si[:] = 0.0
-                for column in range(columns):
-                    tr[:] = 0.0
-                    ti[:] = 0.0
-                    whole = rows - rows % 4
-                    for row in range(0, whole, 4):
-                        n = column * rows + row
-                        ar, ai = feed[slot, n, chain].real, feed[slot, n, chain].imag
-                        br, bi = feed[slot, n + 1, chain].real, feed[slot, n + 1, chain].imag
-                        cr, ci = feed[slot, n + 2, chain].real, feed[slot, n + 2, chain].imag
-                        dr, di = feed[slot, n + 3, chain].real, feed[slot, n + 3, chain].imag
-                        za, zb, zc, zd = zr[p, row], zr[p, row + 1], zr[p, row + 2], zr[p, row + 3]
-                        ja, jb, jc, jd = zi[p, row], zi[p, row + 1], zi[p, row + 2], zi[p, row + 3]
-                        for m in range(subcarriers):
-                            re, im = tr[m], ti[m]
-                            re += za[m] * ar - ja[m] * ai
-                            im += za[m] * ai + ja[m] * ar
-                            re += zb[m] * br - jb[m] * bi
-                            im += zb[m] * bi + jb[m] * br
-                            re += zc[m] * cr - jc[m] * ci
-                            im += zc[m] * ci + jc[m] * cr
-                            re += zd[m] * dr - jd[m] * di
-                            im += zd[m] * di + jd[m] * dr
-                            tr[m], ti[m] = re, im
-                    for row in range(whole, rows):
-                        fr, fi = (
-                            feed[slot, column * rows + row, chain].real,
-                            feed[slot, column * rows + row, chain].imag,
-                        )
-                        for m in range(subcarriers):
-                            tr[m] += zr[p, row, m] * fr - zi[p, row, m] * fi
-                            ti[m] += zr[p, row, m] * fi + zi[p, row, m] * fr
-                    for m in range(subcarriers):
-                        sr[m] += yr[p, column, m] * tr[m] - yi[p, column, m] * ti[m]
-                        si[m] += yr[p, column, m] * ti[m] + yi[p, column, m] * tr[m]
-                for m in range(subcarriers):
-                    out[slot, p, m, chain] = complex(sr[m], si[m])
-    return out
+def _flat(response: Complex[Array, "row subcarrier element chain"]) -> bool:
+    """Whether rows are the same at every frequency, as those of a network without delay lines are, however they came here."""
+    if response.shape[1] <= 1 or response.strides[1] == 0:
+        return True
+    one = response[:, :1]
+    return bool(np.all(response[:, :, 0] == one[:, :, 0]) and np.all(response == one))
 
 
 @njit(cache=True)

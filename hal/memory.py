@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,9 +38,20 @@ class BeamMemory:
     are forgotten; to ask for them is Misuse.
     """
 
-    def __init__(self, name: str, half: HalfSpec, ageing: Ageing | None = None, noise: Noise | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        half: HalfSpec,
+        ageing: Ageing | None = None,
+        noise: Noise | None = None,
+        select_ns: int = 0,
+    ) -> None:
+        self._select_ns = select_ns
+        self._used_ns = -(2**62)  # last instant that went through the slots it asked for,
+        self._used: list[int] = []  # which were these
         self.name = name
         self.half = half
+        self.settings = int(half.network.wired.sum())  # of one row, loaded over the bus
         self._ageing = Ageing() if ageing is None else ageing
         self._noise = noise
         self._ages: dict[tuple[int, int], tuple[Array, Array]] = {}
@@ -48,6 +59,7 @@ class BeamMemory:
         dark = _Settings(
             np.zeros((chains, half.network.lines)), np.zeros((chains, elements)), np.zeros((chains, elements))
         )
+        quantise(half.network, dark.delay_s, dark.phase_rad, dark.amplitude)  # compiles now, not within a command
         self._settings = {0: dark}
         self._made = 0
         self._since: dict[int, list[int]] = {}  # slot -> instants, ascending
@@ -62,27 +74,26 @@ class BeamMemory:
         """The rows as the hardware takes them, and how many settings were clipped; Misuse for rows it cannot take at all."""
         chains, elements = self.half.network.wired.shape
         rows = len(shaped(f"{self.name} beam.slot", beam.slot, (None,)))
-        slot = np.asarray(beam.slot)
-        bad = np.flatnonzero(~((slot >= 0) & (slot < self.half.memory_slots)))
-        if bad.size:
-            limit = self.half.memory_slots
+        slots, limit = np.asarray(beam.slot).tolist(), self.half.memory_slots
+        for k, slot in enumerate(slots):
+            if not 0 <= slot < limit:
+                raise Misuse(
+                    f"{self.name} beam.slot[{k}] = {slot}: must be 0 .. {limit - 1}; the memory has {limit} slots"
+                )
+        if len(set(slots)) < rows:
             raise Misuse(
-                f"{self.name} beam.slot[{bad[0]}] = {slot[bad[0]]}: must be 0 .. {limit - 1}; the memory has {limit} slots"
+                f"{self.name} beam.slot = {slots}: a slot is named twice; the rows of one load are latched together"
             )
-        if len(set(slot.tolist())) < rows:
-            raise Misuse(
-                f"{self.name} beam.slot = {slot.tolist()}: a slot is named twice; the rows of one load are latched together"
-            )
-        last = {"delay_s": self.half.network.lines, "phase_rad": elements, "amplitude": elements}
-        for field, width in last.items():
-            shaped(f"{self.name} beam.{field}", getattr(beam, field), (rows, chains, width))
+        for field, width in (("delay_s", self.half.network.lines), ("phase_rad", elements), ("amplitude", elements)):
+            if np.shape(getattr(beam, field)) != (rows, chains, width):
+                shaped(f"{self.name} beam.{field}", getattr(beam, field), (rows, chains, width))
         try:
             delay_s, phase_rad, amplitude, clipped = quantise(
                 self.half.network, beam.delay_s, beam.phase_rad, beam.amplitude
             )
         except Misuse as error:
             raise Misuse(f"{self.name} beam.{error}") from None
-        return Beam(half=beam.half, slot=slot, delay_s=delay_s, phase_rad=phase_rad, amplitude=amplitude), clipped
+        return replace(beam, delay_s=delay_s, phase_rad=phase_rad, amplitude=amplitude), clipped
 
     def load(self, beam: Beam, effective_ns: int, now_ns: int) -> None:
         """Put the (checked) rows in force together from ``effective_ns`` on; never earlier than rows loaded before them."""
@@ -138,6 +149,30 @@ class BeamMemory:
     def clear(self, fault: Fault | None, at_ns: int) -> None:
         """Mend ``fault`` (None: everything) from ``at_ns`` on."""
         self.faults.clear(fault, at_ns)
+
+    def selected(self, slot: Int[Array, " event"], t_ns: Int[Array, " event"]) -> Int[Array, " event"]:
+        """The slot each event goes through: another than the last takes ``select_ns`` from the last event that went through it.
+
+        An event that comes sooner still goes through the old slot. Events of one instant take turns that their caller arranges (pilots of several
+        users), so their slots are selected side by side. A time before the last starts anew. Costs nothing while no select is late.
+        """
+        if not (self._select_ns and len(slot)):
+            return slot
+        order = np.argsort(t_ns, kind="stable")
+        first = np.flatnonzero(np.diff(t_ns[order], prepend=np.iinfo(np.int64).min // 2))
+        instant = t_ns[order[first]]
+        gap = np.diff(instant, prepend=self._used_ns)
+        if not np.any((gap > 0) & (gap < self._select_ns)):
+            self._used_ns, self._used = int(instant[-1]), slot[order[first[-1] :]].tolist()
+            return slot
+        out = np.array(slot)
+        for now_ns, events in zip(instant.tolist(), np.split(order, first[1:]), strict=True):
+            asked = slot[events].tolist()
+            if 0 < now_ns - self._used_ns < self._select_ns and not set(asked) <= set(self._used):
+                out[events] = [s if s in self._used else self._used[-1] for s in asked]
+            else:
+                self._used_ns, self._used = now_ns, asked
+        return out
 
     def rows(self, slot: Int[Array, " event"], t_ns: Int[Array, " event"]) -> tuple[Int[Array, " event"], list[int]]:
         """What is in force at the events: the distinct states as keys for ``responses``, and which of them each event has."""

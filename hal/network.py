@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_namespace
 from numba import njit
 
-from hal.array import cis, like
+from hal.array import _cis, cis, like
 from hal.check import Ge, Gt, In, finite, positive
 from hal.errors import Misuse
 from hal.record import Array, Bool, Complex, Float, Int, record
@@ -24,12 +25,12 @@ class NetworkSpec:
 
     wired: Bool[Array, "chain element"]  # which elements each chain feeds
     line: Int[Array, " element"]  # which of a chain's delay lines an element hangs on; all -1 without delay lines
-    lines: int  # delay lines a chain; 0: none
-    delay_bits: int  # 0: continuous
-    delay_range_s: float  # settings are b / 2^bits * range, b = 0 .. 2^bits - 1 (papers/000, eq 2)
-    phase_bits: int  # 0: continuous
-    amplitude_bits: int  # 0: continuous; settings 0 .. 1
-    loss_db: float  # insertion loss of the whole network
+    lines: int = 0  # delay lines a chain; 0: none
+    delay_bits: int = 0  # 0: continuous
+    delay_range_s: float = 0.0  # settings are b / 2^bits * range, b = 0 .. 2^bits - 1 (papers/000, eq 2)
+    phase_bits: int = 0  # 0: continuous
+    amplitude_bits: int = 0  # 0: continuous; settings 0 .. 1
+    loss_db: float = 0.0  # insertion loss of the whole network
     coupling: Complex[Array, "element element"] | None = (
         None  # what element n (row) radiates when each is fed; None: each itself
     )
@@ -130,31 +131,64 @@ class Network:
         return line, int(line.max()) + 1
 
 
-def _response(spec: NetworkSpec, delay_s: Array, phase_rad: Array, amplitude: Array, frequency_hz: Array) -> Array:
-    """``response`` for NumPy, row by row without temporaries."""
-    share = spec.wired / np.sqrt(np.maximum(spec.wired.sum(axis=1, keepdims=True), 1)) * 10 ** (-spec.loss_db / 20)
-    batch, (chains, elements) = phase_rad.shape[:-2], spec.wired.shape
-    phasor = cis(phase_rad)
-    phasor *= amplitude * share
-    phasor = phasor.reshape(-1, chains, elements)
-    out = np.empty((len(phasor), frequency_hz.size, elements, chains), dtype=np.complex128)
-    if spec.lines:
-        delay_s = np.broadcast_to(delay_s, (*batch, chains, spec.lines)).reshape(-1, chains, spec.lines)
-        ramp = cis((-2 * np.pi * frequency_hz)[:, None, None] * delay_s[:, None])
-        _spread(phasor, ramp, np.asarray(spec.line, dtype=np.int64), out)
-    else:
-        out[:] = np.swapaxes(phasor, 1, 2)[:, None]
-    return out.reshape(*batch, *out.shape[1:])
+def _response(
+    spec: NetworkSpec, delay_s: Array, phase_rad: Array, amplitude: Array, frequency_hz: Array
+) -> Array | None:
+    """``response`` for NumPy, row by row without temporaries; None for phases too many turns long."""
+    share, line = _wiring(spec)
+    batch, (chains, elements) = phase_rad.shape[:-2], share.shape
+    rows, frequencies = int(np.prod(batch)), frequency_hz.size
+    settings = (np.ascontiguousarray(a).reshape(rows, chains, elements) for a in (phase_rad, amplitude))
+    # without delay lines a row is the same at every frequency
+    out = np.empty((rows, frequencies if spec.lines else min(frequencies, 1), elements, chains), dtype=np.complex128)
+    lines = np.ascontiguousarray(np.broadcast_to(delay_s, (*batch, chains, spec.lines))).reshape(
+        rows, chains, spec.lines
+    )
+    if not _respond(lines, *settings, share, line, frequency_hz, out):
+        return None
+    if frequencies > 1 and not spec.lines:
+        out = np.repeat(out, frequencies, axis=1)
+    return out.reshape(*batch, frequencies, elements, chains)
+
+
+@lru_cache(maxsize=16)
+def _wiring(spec: NetworkSpec) -> tuple[Array, Array]:
+    """Amplitude at which each chain reaches each element, and each element's delay line."""
+    wired = np.asarray(spec.wired)
+    share = wired / np.sqrt(np.maximum(wired.sum(axis=1, keepdims=True), 1)) * 10 ** (-spec.loss_db / 20)
+    return share, np.asarray(spec.line, dtype=np.int64)
 
 
 @njit(cache=True)
-def _spread(phasor: Any, ramp: Any, line: Any, out: Any) -> None:  # pragma: no cover - compiled
-    rows, frequencies, elements, chains = out.shape
+def _respond(
+    delay_s: Any, phase_rad: Any, amplitude: Any, share: Any, line: Any, frequency_hz: Any, out: Any
+) -> bool:  # pragma: no cover - compiled
+    rows, chains, elements = phase_rad.shape
+    lines = delay_s.shape[2]
+    phasor, ramp, turn = np.empty(2 * elements), np.empty(2 * lines), np.empty(lines)
     for r in range(rows):
-        for f in range(frequencies):
-            for c in range(chains):
+        for c in range(chains):
+            if not _cis(phase_rad[r, c], phasor):
+                return False
+            for n in range(elements):
+                size = amplitude[r, c, n] * share[c, n]
+                phasor[2 * n] *= size
+                phasor[2 * n + 1] *= size
+            if lines == 0:
+                for f in range(out.shape[1]):
+                    for n in range(elements):
+                        out[r, f, n, c] = complex(phasor[2 * n], phasor[2 * n + 1])
+                continue
+            for f in range(out.shape[1]):
+                for k in range(lines):
+                    turn[k] = -2 * np.pi * frequency_hz[f] * delay_s[r, c, k]
+                if not _cis(turn, ramp):
+                    return False
                 for n in range(elements):
-                    out[r, f, n, c] = ramp[r, f, c, line[n]] * phasor[r, c, n]
+                    a, b = ramp[2 * line[n]], ramp[2 * line[n] + 1]
+                    x, y = phasor[2 * n], phasor[2 * n + 1]
+                    out[r, f, n, c] = complex(a * x - b * y, a * y + b * x)
+    return True
 
 
 def quantise(
@@ -171,32 +205,74 @@ def quantise(
     Raises Misuse for settings that are not finite or whose last two axes do not fit the wiring.
     """
     chains, elements = spec.wired.shape
+    given, taken = [], []
     for name, value, last in (
         ("delay_s", delay_s, spec.lines),
         ("phase_rad", phase_rad, elements),
         ("amplitude", amplitude, elements),
     ):
-        if np.shape(finite(name, value))[-2:] != (chains, last):
+        value = np.asarray(value, dtype=np.float64)
+        if value.shape[-2:] != (chains, last):
+            axis = "line" if name == "delay_s" else "element"
             raise Misuse(
-                f"{name}: has shape {np.shape(value)}, its last two axes must be (chain, {'line' if value is delay_s else 'element'}) = {(chains, last)}"
+                f"{name}: has shape {value.shape}, its last two axes must be (chain, {axis}) = {(chains, last)}"
             )
-    if spec.delay_bits:
-        step = spec.delay_range_s / 2**spec.delay_bits
-        wanted = np.rint(delay_s / step)
-        index = np.clip(wanted, 0, 2**spec.delay_bits - 1)
-        clipped, delay_s = int(np.count_nonzero(index != wanted)), index * step
+        flat = value.ravel()
+        flat.flags.writeable = False  # as those of records: one type to compile for
+        given.append(flat)
+        taken.append(np.empty(value.shape))
+    (delays, phases, sizes), (delays_out, phases_out, sizes_out) = given, [out.ravel() for out in taken]
+    steps = spec.delay_bits, spec.delay_range_s, spec.phase_bits, spec.amplitude_bits
+    clipped: int = _quantise(delays, phases, sizes, delays_out, phases_out, sizes_out, *steps)
+    if clipped < 0:
+        for name, value in (("delay_s", delay_s), ("phase_rad", phase_rad), ("amplitude", amplitude)):
+            finite(name, value)
+    return taken[0], taken[1], taken[2], clipped
+
+
+@njit(cache=True)
+def _quantise(
+    delay_s: Any,
+    phase_rad: Any,
+    amplitude: Any,
+    delay_out: Any,
+    phase_out: Any,
+    amplitude_out: Any,
+    delay_bits: Any,
+    delay_range_s: Any,
+    phase_bits: Any,
+    amplitude_bits: Any,
+) -> Any:  # pragma: no cover - compiled
+    """Settings clipped; -1 where one is not finite."""
+    sane, clipped = True, 0
+    top = 2.0**delay_bits - 1.0 if delay_bits else delay_range_s
+    step = delay_range_s / 2.0**delay_bits if delay_bits else 1.0
+    for n in range(len(delay_s)):
+        sane &= abs(delay_s[n]) < np.inf
+        wanted = np.rint(delay_s[n] / step) if delay_bits else delay_s[n]
+        index = min(wanted if wanted > 0.0 else 0.0, top)
+        clipped += index != wanted
+        delay_out[n] = index * step if delay_bits else index
+    if phase_bits:
+        turn = 2.0**phase_bits
+        to, back = turn / (2 * np.pi), 2 * np.pi / turn
+        for n in range(len(phase_rad)):
+            sane &= abs(phase_rad[n]) < np.inf
+            word = np.rint(phase_rad[n] * to)
+            phase_out[n] = (word - turn * np.floor(word / turn)) * back
     else:
-        kept = np.clip(delay_s, 0.0, spec.delay_range_s)
-        clipped, delay_s = int(np.count_nonzero(kept != delay_s)), kept
-    if spec.phase_bits:
-        turn = 2**spec.phase_bits
-        phase_rad = np.mod(np.rint(phase_rad * (turn / (2 * np.pi))), turn) * (2 * np.pi / turn)
-    else:
-        phase_rad = np.mod(phase_rad, 2 * np.pi)
-    top = 2**spec.amplitude_bits - 1 if spec.amplitude_bits else 1
-    wanted = np.rint(amplitude * top) if spec.amplitude_bits else np.asarray(amplitude)
-    index = np.clip(wanted, 0, top)
-    return delay_s, phase_rad, index / top, clipped + int(np.count_nonzero(index != wanted))
+        for n in range(len(phase_rad)):
+            sane &= abs(phase_rad[n]) < np.inf
+            rest = np.fmod(phase_rad[n], 2 * np.pi)
+            phase_out[n] = rest + 2 * np.pi if rest < 0 else abs(rest)
+    top = 2.0**amplitude_bits - 1.0 if amplitude_bits else 1.0
+    for n in range(len(amplitude)):
+        sane &= abs(amplitude[n]) < np.inf
+        wanted = np.rint(amplitude[n] * top) if amplitude_bits else amplitude[n]
+        index = min(wanted if wanted > 0.0 else 0.0, top)
+        clipped += index != wanted
+        amplitude_out[n] = index / top
+    return clipped if sane else -1
 
 
 def check_coupling(given: Any) -> Complex[Array, "element element"]:
@@ -247,8 +323,9 @@ def response(spec: NetworkSpec, delay_s: Any, phase_rad: Any, amplitude: Any, fr
 def _uncoupled(spec: NetworkSpec, delay_s: Any, phase_rad: Any, amplitude: Any, frequency_hz: Any) -> Any:
     if all(type(a) is np.ndarray and a.dtype == np.float64 for a in (delay_s, phase_rad, amplitude)):
         frequency_hz = np.ascontiguousarray(frequency_hz, dtype=np.float64)
-        if np.max(np.abs(phase_rad), initial=0.0) < 1e6 and frequency_hz.ndim == 1:
-            return _response(spec, delay_s, phase_rad, amplitude, frequency_hz)
+        found = _response(spec, delay_s, phase_rad, amplitude, frequency_hz) if frequency_hz.ndim == 1 else None
+        if found is not None:
+            return found
     xp = array_namespace(phase_rad)
     share = spec.wired / np.sqrt(np.maximum(spec.wired.sum(axis=1, keepdims=True), 1)) * 10 ** (-spec.loss_db / 20)
     phasor = cis(phase_rad)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hal.chain import thermal_noise_w
-from hal.errors import LateArrival, RemoteFault
+from hal.errors import LateArrival, Misuse, RemoteFault
 from hal.frontend import Beam, BeamReport, Drive, Emission, Frontend, Incident, Listen, Reception
 from hal.record import Array, Int
 
@@ -98,12 +98,18 @@ class Patient:
         return reception
 
     def inject(self, fault: Any, at_ns: int) -> None:
-        """Break something in the machine."""
-        self.inner.inject(fault, at_ns)  # type: ignore[attr-defined]
+        """Break something in the machine; Misuse where it cannot be broken by word of mouth."""
+        self._breaking("inject")(fault, at_ns)
 
     def clear(self, fault: Any, at_ns: int) -> None:
-        """Mend it."""
-        self.inner.clear(fault, at_ns)  # type: ignore[attr-defined]
+        """Mend it (None: everything)."""
+        self._breaking("clear")(fault, at_ns)
+
+    def _breaking(self, verb: str) -> Any:
+        found = getattr(self.inner, verb, None)
+        if found is None:
+            raise Misuse(f"{verb}: {self.spec.name} is not simulated; what breaks there, breaks by itself")
+        return found
 
     def close(self) -> None:
         """Close the machine."""
@@ -140,11 +146,17 @@ def _one_emission(parts: list[Emission], drive: Drive) -> Emission:
     axes = [name for name in ("t_ns", "slot", "power_w", "digital", "samples") if getattr(sent[0], name) is not None]
     columns: dict[str, Any] = {name: np.concatenate([getattr(s, name) for s in sent]) for name in axes}
     joined = replace(sent[0], **columns)
+    roots = [part.distortion for part in parts]
+    told = next((root for root in roots if root is not None), None)
+    if told is not None:  # dark parts distort nothing
+        silent = [np.zeros((len(part.source), *told.shape[1:]), np.complex128) for part in parts]
+        told = np.concatenate([s if root is None else root for s, root in zip(silent, roots, strict=True)])
     return Emission(
         source=np.concatenate([part.source for part in parts]),
         drive=joined,
         row=np.concatenate(row),
         response=np.concatenate([part.response for part in parts]),
+        distortion=told,
     )
 
 

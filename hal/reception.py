@@ -17,6 +17,7 @@ from hal.array import AntennaArray
 from hal.chain import rapp
 from hal.errors import Misuse
 from hal.frontend import SITE, Drive, Emission
+from hal.hermitian import roots
 from hal.medium import Paths, beam_gains, narrowband, wideband
 from hal.record import Array, Bool, Complex, Int
 
@@ -203,15 +204,12 @@ def noise_root(
     no element are independent. The symmetric root, which is continuous and stands singular covariances (two chains, one beam).
     """
     subcarriers_, _, chains = response.shape
-    shared = wired.astype(np.int64) @ wired.T.astype(np.int64)
-    if not np.any(shared - np.diag(np.diag(shared))):
+    if chains == 1 or not np.any(np.sum(wired, axis=0) > 1):
         return np.broadcast_to(np.eye(chains, dtype=np.complex128), (subcarriers_, chains, chains))
     covariance = np.swapaxes(response, 1, 2) @ response.conj()
     each = np.arange(chains)
     covariance[:, each, each] = 1.0
-    values, vectors = np.linalg.eigh(covariance)
-    root: Array = (vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]) @ np.swapaxes(vectors.conj(), 1, 2)
-    return root
+    return roots(covariance)
 
 
 def add_noise(

@@ -15,6 +15,9 @@ meant for. Another major version is refused in words. Frames that are not a head
 with seq -1. ``hello`` and ``ping`` are answered by the session itself. Heartbeats are the transport's own (ZMTP's, which the
 answering side's libzmq answers, or TCP's), so a peer that is busy is not taken for one that is dead.
 
+Either side may also say something unasked, a notice: the answering side with a kind of its own choosing and a seq of its own count
+(``Server.tell``, ``Client.hear``), the asking side with a question that gets no answer (``Client.tell``).
+
 The asking side speaks ZMTP on a plain socket (``hal.zmtp``), or through libzmq where there are CURVE keys; the answering side
 is libzmq's. On the wire there is no difference.
 """
@@ -47,9 +50,12 @@ PROTOCOL = "isac-twin"
 HEARTBEAT_MS = 500  # a peer silent for four of these is gone
 SLICE_MS = 10  # how often a wait looks whether the connection still stands
 REDIAL_S = 0.2  # how long a line that was lost between questions may take to stand again
+TRIPS = 64  # a clock is known from the shortest of so many
 PEERS = 256  # a server remembers this many
+NOTICES = 1000  # a client keeps this many unread ones
+ANSWERS = frozenset(("answer", "misuse", "fault", "late", "anew"))
 
-Handler = Callable[[str, bytes], bytes]
+Handler = Callable[[str, bytes], bytes | None]  # None: nothing is answered
 _log = logging.getLogger("hal.session")
 
 
@@ -89,11 +95,14 @@ class Keys:
 
 @record
 class PeerClock:
-    """The peer's clock as seen from here: ``peer = ours + offset_ns``, wrong by no more than ``uncertainty_ns``."""
+    """The peer's clock as seen from here: ``peer = ours + offset_ns + drift (ours - at_ns)``, at ``at_ns`` wrong by no more than ``uncertainty_ns``."""
 
     offset_ns: int
     uncertainty_ns: int  # half the shortest round trip
     samples: int
+    at_ns: int  # of our clock, when that was so
+    drift: float  # what the peer's clock gains on ours, s/s
+    drift_uncertainty: float  # it is wrong by no more than this; inf until there are two times to compare
 
 
 _HEADER: msgspec.msgpack.Decoder[Header] = msgspec.msgpack.Decoder(Header)
@@ -151,11 +160,13 @@ class Client:
         self._name = name
         self._clock = clock
         self._seq = 0
+        self._notices: deque[tuple[str, int, bytes]] = deque(maxlen=NOTICES)
         self._answered = 0  # last seq that was answered
         self._greeted = False
         self._answering = 0  # incarnation of the server that answered last
         self.incarnation = 0  # of the server; another number when it is started anew
-        self._round_trips: deque[tuple[int, int]] = deque(maxlen=64)
+        self._round_trips: deque[tuple[int, int, int]] = deque(maxlen=TRIPS)  # length, offset, when
+        self._earliest: list[tuple[int, int, int]] = []  # the first of them, for the drift since
         self._closed = False
         direct = keys is None and endpoint.startswith(("tcp://", "ipc://"))
         self._line: Line | _Libzmq = Line(endpoint, limit_bytes) if direct else _Libzmq(endpoint, limit_bytes, keys)
@@ -173,10 +184,20 @@ class Client:
         """The offset of the peer's clock, from the shortest of the last 64 round trips.
 
         ``offset = ((received - asked) + (sent - answered)) / 2``, as NTP does (RFC 5905, section 8); exact for a path
-        that takes as long there as back, and never wrong by more than half the round trip. Drift is left out.
+        that takes as long there as back, and never wrong by more than half the round trip. The drift is the line from the shortest of
+        the first 64 to it.
         """
-        trip, offset = min(self._round_trips)
-        return PeerClock(offset_ns=offset, uncertainty_ns=(trip + 1) // 2, samples=len(self._round_trips))
+        trip, offset, at_ns = min(self._round_trips)
+        first_trip, first_offset, first_ns = min(self._earliest)
+        apart_ns = at_ns - first_ns
+        return PeerClock(
+            offset_ns=offset,
+            uncertainty_ns=(trip + 1) // 2,
+            samples=len(self._round_trips),
+            at_ns=at_ns,
+            drift=(offset - first_offset) / apart_ns if apart_ns > 0 else 0.0,
+            drift_uncertainty=(trip + first_trip) / 2 / apart_ns if apart_ns > 0 else math.inf,
+        )
 
     def ask(self, kind: str, payload: bytes = b"") -> bytes:
         """Ask and wait for the answer, no longer than ``patience.give_up_s``."""
@@ -191,6 +212,29 @@ class Client:
         if not self._greeted:
             self._greet()
         return self._ask(kind, payload)
+
+    def tell(self, kind: str, payload: bytes = b"") -> int:
+        """Say something that gets no answer unless it is refused (``hear``); return its seq. RemoteFault if nobody is there."""
+        self._seq += 1
+        header = Header(PROTOCOL, VERSION, kind, self._seq, incarnation=self.incarnation)
+        if not self._line.send([_PACK(header), payload]):
+            raise RemoteFault(f"{self}: the connection was closed; what was said is lost")
+        return self._seq
+
+    def hear(self, wait_s: float) -> tuple[str, int, bytes] | None:
+        """The next notice as (kind, seq, payload), or None if none comes in ``wait_s``; RemoteFault where the connection is lost."""
+        until_ns = self._clock() + round(wait_s * 1e9)
+        while not self._notices:
+            left_ms = (until_ns - self._clock()) / 1e6
+            parts = self._line.receive(max(0, math.ceil(left_ms)))
+            if parts is not None:
+                self._take(parts, 0, 0)
+            elif self._look() or not self._line.connected:
+                self._greeted = False
+                raise RemoteFault(f"{self}: the connection was closed")
+            elif left_ms <= 0:
+                return None
+        return self._notices.popleft()
 
     def ping(self) -> PeerClock:
         """Ask for nothing but the time."""
@@ -213,6 +257,7 @@ class Client:
         self.incarnation, self._greeted = self._answering, True
         if before not in (0, self.incarnation):
             self._round_trips.clear()
+            self._earliest.clear()
             raise RemoteFault(f"{self}: was started anew since the last question; what it held before is lost")
 
     def _ask(self, kind: str, payload: bytes) -> bytes:
@@ -269,6 +314,9 @@ class Client:
         if flaw is not None:
             said = f" ({payload.decode(errors='replace')})" if header.kind == "fault" else ""
             raise RemoteFault(f"{self}: {flaw}{said}")
+        if header.kind not in ANSWERS or (seq == 0 and header.kind != "answer"):
+            self._notices.append((header.kind, header.seq, payload))
+            return None
         if header.seq != seq and header.seq != -1:
             self.counts["duplicate" if header.seq == self._answered else "late"] += 1
             return None
@@ -278,7 +326,10 @@ class Client:
         if header.kind == "answer":
             trip = (now_ns - asked_ns) - (header.sent_ns - header.received_ns)
             offset = ((header.received_ns - asked_ns) + (header.sent_ns - now_ns)) // 2
-            self._round_trips.append((max(trip, 0), offset))
+            found = max(trip, 0), offset, asked_ns
+            self._round_trips.append(found)
+            if len(self._earliest) < TRIPS:
+                self._earliest.append(found)
             return payload
         if header.kind == "anew":
             self._greeted = False
@@ -385,11 +436,14 @@ class Server:
         self._clock = clock
         self._incarnation = 1 + int.from_bytes(os.urandom(7), "little")  # only ever compared; no result depends on it
         self._peers: OrderedDict[bytes, int] = OrderedDict()
+        self.asker = b""  # who asked what is being answered; ``tell`` takes it
         self._context: zmq.Context[Any] = zmq.Context()
         self._guard = None if keys is None else _guard(self._context, keys.allowed)
         self._socket = _socket(self._context, zmq.ROUTER, limit_bytes)
         self._socket.set(zmq.HANDSHAKE_IVL, 2000)
+        self._socket.set(zmq.ROUTER_MANDATORY, 1)  # to speak to who has left is an error, not silence
         self._closed = False
+        self._wait_ms = -1
         try:
             if keys is not None:
                 self._socket.curve_server = True
@@ -405,24 +459,34 @@ class Server:
         while not stop():
             self.poll(handler, 50)
 
-    def poll(self, handler: Handler, timeout_ms: int) -> int:
-        """Answer what has come, waiting up to ``timeout_ms`` for the first; return how many messages came.
+    def poll(self, handler: Handler, timeout_ms: int, most: int = PEERS) -> int:
+        """Answer what has come, at most ``most`` messages, waiting up to ``timeout_ms`` for the first; return how many came.
 
-        ``handler(kind, payload)`` returns the answer; an exception it raises becomes one of the error kinds, and the
-        server goes on.
+        ``handler(kind, payload)`` returns the answer, or None for none; an exception it raises becomes one of the error kinds,
+        and the server goes on.
         """
-        came = 0
-        if self._socket.poll(timeout_ms):
-            while True:
-                try:
-                    parts = self._socket.recv_multipart(zmq.NOBLOCK)
-                except zmq.Again:
-                    break
-                came += 1
-                self._serve(parts, handler)
-                if came == PEERS:  # let the caller see its stop flag even under a flood
-                    break
+        came, flags = 0, 0
+        if timeout_ms != self._wait_ms:
+            self._socket.rcvtimeo = self._wait_ms = timeout_ms
+        while came < most:  # let the caller see its stop flag even under a flood
+            try:
+                parts = self._socket.recv_multipart(flags)
+            except zmq.Again:
+                break
+            came, flags = came + 1, zmq.NOBLOCK
+            self._serve(parts, handler)
         return came
+
+    def tell(self, peer: bytes, kind: str, seq: int, payload: bytes = b"") -> str:
+        """Say something unasked to ``peer``, never waiting: "" if it is on its way, else why not ("gone", or "full": it does not read)."""
+        header = _PACK(Header(PROTOCOL, VERSION, kind, seq, 0, self._clock(), self._incarnation))
+        try:
+            self._socket.send_multipart([peer, header, payload], zmq.NOBLOCK)
+        except zmq.Again:
+            return "full"
+        except zmq.ZMQError:
+            return "gone"
+        return ""
 
     def close(self) -> None:
         """Stop listening at once; a second call does nothing."""
@@ -439,7 +503,7 @@ class Server:
         try:
             _, head, payload = parts
             header = _HEADER.decode(head)
-        except (ValueError, msgspec.DecodeError):
+        except (ValueError, RecursionError, msgspec.DecodeError):
             self.counts["garbage"] += 1
             return self._answer(peer, "fault", -1, received_ns, b"this is not a header and a payload")
         flaw = _version_flaw(header)
@@ -457,10 +521,11 @@ class Server:
         if len(self._peers) > PEERS:
             self._peers.popitem(last=False)
         self.counts["asked"] += 1
+        self.asker = peer
         kind, answer = self._ask(handler, header.kind, payload)
-        return self._answer(peer, kind, header.seq, received_ns, answer)
+        return None if answer is None else self._answer(peer, kind, header.seq, received_ns, answer)
 
-    def _ask(self, handler: Handler, kind: str, payload: bytes) -> tuple[str, bytes]:
+    def _ask(self, handler: Handler, kind: str, payload: bytes) -> tuple[str, bytes | None]:
         if kind == "hello":
             return "answer", _PACK(self.name)
         if kind == "ping":
@@ -483,8 +548,12 @@ class Server:
         try:
             self._socket.send_multipart([peer, header, payload], zmq.NOBLOCK)
             self.counts["answered"] += 1
-        except zmq.ZMQError:  # its queue is full or it has left: its own loss, nobody else's
-            _log.warning("%s: a peer takes no answers", self.name)
+        except zmq.ZMQError as error:  # its queue is full or it has left: its own loss, nobody else's
+            _log.log(
+                logging.WARNING if error.errno == zmq.EAGAIN else logging.DEBUG,
+                "%s: a peer takes no answers",
+                self.name,
+            )
 
 
 def _attach(attach: Callable[[str], Any], endpoint: str) -> None:

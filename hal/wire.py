@@ -7,7 +7,8 @@ real part followed by its imaginary part. The type to read is an argument, never
 wire can choose what is built, and there is no pickle.
 
 Within one major version a reader ignores fields it does not know, and a field that is missing takes its default if it
-has one; so a minor version may only add fields with defaults.
+has one; so a minor version may only add fields with defaults. A field that is None by default travels only when it is
+something else: adding one changes no byte of the records that leave it out, nor a run's hash.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ __all__ = ["LIMIT_BYTES", "VERSION", "decode", "encode", "schema"]
 
 VERSION = (1, 0)  # major, minor: another major is refused, another minor is read
 LIMIT_BYTES = 256 * 1024 * 1024  # of one message
+AGREED = 256  # a record's plan remembers this many sets of shapes
 
 T = TypeVar("T")
 
@@ -150,13 +152,15 @@ def _plan(tp: Any) -> _Plan:
             lambda value: None if value is None else inner.unpack(value),
             inner.axes,
         )
+    if origin is typing.Literal and all(isinstance(word, str) for word in arguments):
+        return _Plan(tp, _one_of(arguments), _keep)
     if origin in (list, Sequence) or (origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis):
         return _sequence_plan(_plan(arguments[0]), tuple if origin is tuple else list)
     if origin is tuple:
         return _tuple_plan([_plan(argument) for argument in arguments])
     if origin is dict and arguments[0] is str:
         return _map_plan(_plan(arguments[1]))
-    takes = "scalars, str, arrays, records, lists, tuples and maps from str"
+    takes = "scalars, str, words to choose from, arrays, records, lists, tuples and maps from str"
     raise Misuse(f"{_name(tp)}: this type does not travel; records hold {takes}")
 
 
@@ -191,6 +195,15 @@ def _exactly(kind: type, *also: type) -> Callable[[Any], Any]:
     return check
 
 
+def _one_of(words: tuple[str, ...]) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if value in words:
+            return value
+        raise _FlawError(f"{value!r} is not one of {', '.join(words)}")
+
+    return check
+
+
 _SCALARS: dict[Any, _Plan] = {
     int: _Plan(int, _integer, _keep),
     float: _Plan(float, _real, _keep),
@@ -210,7 +223,7 @@ def _array_plan(tp: Any) -> _Plan:
     rank = len(axes)
     takes = ", ".join(sorted(letters))
 
-    def pack(value: Any) -> tuple[str, list[int], bytes | memoryview]:
+    def pack(value: Any) -> tuple[str, tuple[int, ...], bytes | memoryview]:
         if not isinstance(value, np.ndarray):
             raise _FlawError(f"a {type(value).__name__}, must be a NumPy array [{' '.join(axes)}]")
         letter = letter_of.get(value.dtype)
@@ -220,9 +233,9 @@ def _array_plan(tp: Any) -> _Plan:
             raise _FlawError(f"has shape {value.shape}, must have the {rank} axes [{' '.join(axes)}]")
         if value.dtype is not little[letter] and value.dtype != little[letter]:
             value = value.astype(little[letter])
-        if not value.flags.c_contiguous or not value.size:
-            return letter, list(value.shape), value.tobytes()
-        return letter, list(value.shape), value.data  # no copy: the encoder reads it in place
+        if not value.size or not value.flags.c_contiguous:
+            return letter, value.shape, value.tobytes()
+        return letter, value.shape, value.data  # no copy: the encoder reads it in place
 
     def unpack(value: _ArrayOnWire) -> Any:
         letter, shape, data = value
@@ -242,6 +255,7 @@ def _record_plan(cls: Any) -> _Plan:
     hints = typing.get_type_hints(cls, include_extras=True)
     parts = [(f.name, _plan(hints[f.name])) for f in fields(cls)]
     optional = {f.name for f in fields(cls) if f.default is not MISSING or f.default_factory is not MISSING}
+    silent = {f.name for f in fields(cls) if f.default is None}
     struct: Any = msgspec.defstruct(
         cls.__name__,
         [
@@ -251,17 +265,27 @@ def _record_plan(cls: Any) -> _Plan:
         gc=False,
     )
     axes = [(name, plan.axes) for name, plan in parts if plan.axes is not None]
+    agreed: set[tuple[Any, ...]] = set()  # shapes that were found to fit each other
+
+    def agree(record: Any) -> None:
+        shapes = tuple([getattr(getattr(record, name), "shape", None) for name, _ in axes])
+        if shapes not in agreed:
+            _agree(axes, record)
+            if len(agreed) < AGREED:
+                agreed.add(shapes)
 
     def pack(record: Any) -> Any:
         if not isinstance(record, cls):
             raise _FlawError(f"a {type(record).__name__}, must be a {cls.__name__}")
         made = {}
         for name, plan in parts:
+            if name in silent and getattr(record, name) is None:
+                continue
             try:
                 made[name] = plan.pack(getattr(record, name))
             except _FlawError as flaw:
                 raise flaw.under(f".{name}") from None
-        _agree(axes, record)
+        agree(record)
         return made
 
     def unpack(wire: Any) -> Any:
@@ -275,7 +299,7 @@ def _record_plan(cls: Any) -> _Plan:
             except _FlawError as flaw:
                 raise flaw.under(f".{name}") from None
         record = cls(**made)
-        _agree(axes, record)
+        agree(record)
         return record
 
     return _Plan(struct, pack, unpack)
@@ -386,6 +410,8 @@ def _describe(tp: Any, known: dict[str, Any]) -> dict[str, Any]:
         return {"type": "array", "prefixItems": [_describe(argument, known) for argument in arguments]}
     if origin in (list, tuple, Sequence):
         return {"type": "array", "items": _describe(arguments[0], known)}
+    if origin is typing.Literal:
+        return {"enum": list(arguments)}
     if origin is dict:
         return {"type": "object", "additionalProperties": _describe(arguments[1], known)}
     _plan(tp)  # raises: this type does not travel

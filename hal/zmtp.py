@@ -47,6 +47,7 @@ class Line:
         self._family, self._address = _parsed(endpoint)
         self._socket: socket.socket | None = None
         self._poll = select.poll()
+        self._chunk = memoryview(bytearray(CHUNK))
         self._lost = False
         self._retry_at = 0.0
         self._reset()
@@ -85,7 +86,7 @@ class Line:
     def look(self) -> bool:
         """Take in what came unasked; return whether the connection was lost since the last look."""
         for _ in range(16):  # a peer may not hold us here
-            if self._socket is None or not self._advance():
+            if self._socket is None or not self._poll.poll(0) or not self._advance():
                 break
         lost, self._lost = self._lost, False
         return lost
@@ -177,14 +178,14 @@ class Line:
         except OSError as error:
             return self._drop(_said(error))
         try:
-            data = self._socket.recv(CHUNK)
+            got = self._socket.recv_into(self._chunk)
         except BlockingIOError:
             return False
         except OSError as error:
             return self._drop(_said(error))
-        if not data:
+        if not got:
             return self._drop("the connection was closed")
-        self._in += data
+        self._in += self._chunk[:got]
         self._parse()
         return True
 

@@ -23,6 +23,7 @@ MODULES = {
     "report": ("twin.report", "draw a run's report again"),
     "diff": ("twin.diff", "say what differs between two runs"),
     "device check": ("twin.device_check", "hold a machine against the conformance suite"),
+    "device inject": ("twin.device_inject", "break something in a served machine, or mend it"),
     "calibrate": ("twin.calibrate", "measure a device over the air and write its corrections"),
     "compare precoders": ("twin.compare_precoders", "precoders side by side: rate, bound, gain, time"),
     "compare plans": ("twin.compare_plans", "plans side by side: sensing time, updates, rate"),

@@ -204,6 +204,46 @@ def latch(bench: Bench) -> Finding:
     )
 
 
+def select(bench: Bench) -> Finding:
+    """Another slot is in force ``select_ns`` after an event through the last one; sooner it is the old beam or the new one, never a mixture."""
+    if bench.spec.transmit.memory_slots < 2:
+        raise Skipped("one slot only")
+    wait_ns, soonest = bench.spec.select_ns, np.inf
+    old, new = _opposed(bench, [0])
+    bench.load(old)
+    bench.load(replace(new, slot=np.ones(1, np.int64)))
+    before = bench.sent([0], [bench.now_ns])[0]
+    bench.now_ns += 1_000_000
+    after = bench.sent([1], [bench.now_ns])[0]
+    for gap in sorted({1, max(wait_ns // 4, 1), max(wait_ns // 2, 1), max(wait_ns - 1, 1), max(wait_ns, 1)}):
+        bench.now_ns += 1_000_000
+        try:
+            found = bench.sent([0, 1], [bench.now_ns, bench.now_ns + gap])[1]
+        except Misuse:
+            if gap >= wait_ns:
+                raise Broken(
+                    f"another slot {gap} ns after the last is refused; the nameplate says {wait_ns} ns", {"gap_ns": gap}
+                ) from None
+            continue
+        old_now, new_now = (not changed(found, one).any() for one in (before, after))
+        if not (old_now or new_now):
+            count = int(changed(found, after).sum())
+            raise Broken(
+                f"{gap} ns after an event through another slot {count} elements still have its beam and the others not",
+                {"gap_ns": gap, "elements": count},
+            )
+        if gap >= wait_ns and not new_now:
+            raise Broken(
+                f"another slot is not in force {gap} ns after the last; the nameplate says {wait_ns} ns",
+                {"gap_ns": gap},
+            )
+        soonest = min(soonest, gap if new_now else np.inf)
+    return Finding(
+        f"another slot is in force {soonest:.0f} ns after the last; the nameplate says {wait_ns} ns",
+        {"soonest_ns": soonest},
+    )
+
+
 def memory(bench: Bench) -> Finding:
     """Every slot holds its own beam, whatever is loaded to the others."""
     slots = slots_of(bench, "transmit", 256)
@@ -414,6 +454,7 @@ RULES = {
     "time_order": time_order,
     "meanwhile": meanwhile,
     "latch": latch,
+    "select": select,
     "memory": memory,
     "readback": readback,
     "power": power,

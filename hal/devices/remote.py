@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any
 
+import numpy as np
+
 from hal.check import Gt, In
 from hal.errors import LateArrival, Misuse, RemoteFault
-from hal.frontend import Beam, BeamReport, Drive, Emission, FrontendSpec, Incident, Listen, Reception
-from hal.serve import VERBS, Taken
+from hal.frontend import SITE, Beam, BeamReport, Drive, Emission, FrontendSpec, Incident, Listen, Reception
+from hal.health import Fault
+from hal.serve import BREAKING, VERBS, Heard, Sent, Taken
 from hal.session import Client, Keys, Patience, PeerClock
 from hal.wire import decode, encode
 
@@ -85,20 +88,49 @@ class RemoteFrontend:
 
     def emit(self, drive: Drive) -> Emission:
         """Send there."""
-        emission: Emission = self._ask("emit", drive)
-        return emission
+        sent: Sent = self._ask("emit", drive)
+        events = len(drive.t_ns)
+        return Emission(
+            source=np.full(events, SITE),
+            drive=drive if sent.drive is None else sent.drive,
+            row=np.arange(events) if sent.row is None else sent.row,
+            response=sent.response,
+            distortion=sent.distortion,
+        )
 
     def receive(self, incident: Incident, listen: Listen) -> Reception:
         """Receive there; what arrives travels along only to a simulated machine, since real air needs no telling."""
-        reception: Reception = self._ask("receive", (incident if self.spec.simulated else [], listen))
-        return reception
+        heard: Heard = self._ask("receive", (incident if self.spec.simulated else [], listen))
+        return Reception(
+            t_ns=listen.t_ns,
+            slot=listen.slot,
+            samples=heard.samples,
+            noise_w=heard.noise_w,
+            dropped_w=heard.dropped_w,
+            overload=heard.overload,
+        )
+
+    def inject(self, fault: Fault, at_ns: int | None) -> int:
+        """Break something there from ``at_ns`` on (None: from after what it was last asked about); return from when.
+
+        Misuse, in the machine's words, where it has no such thing or is not simulated.
+        """
+        return self._break("inject", fault, at_ns)
+
+    def clear(self, fault: Fault | None, at_ns: int | None) -> int:
+        """Mend it (None: everything) there; return from when."""
+        return self._break("clear", fault, at_ns)
 
     def close(self) -> None:
         """Drop the connection; the machine keeps its beam. A second call does nothing."""
         self._client.close()
 
+    def _break(self, verb: str, fault: Fault | None, at_ns: int | None) -> int:
+        since_ns: int = self._ask(verb, (fault, at_ns))
+        return since_ns
+
     def _ask(self, verb: str, value: Any) -> Any:
-        client, (asked, answered) = self._client, VERBS[verb]
+        client, (asked, answered) = self._client, {**VERBS, **BREAKING}[verb]
         payload = encode(value, asked)
         try:
             if self._incarnation != client.incarnation:

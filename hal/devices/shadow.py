@@ -10,6 +10,7 @@ import numpy as np
 from hal.check import Family
 from hal.devices.remote import Remote
 from hal.devices.sim import Noise, Sim, SimFrontend
+from hal.errors import Misuse
 from hal.frontend import (
     Beam,
     BeamReport,
@@ -22,6 +23,7 @@ from hal.frontend import (
     Listen,
     Reception,
 )
+from hal.health import Fault
 from hal.network import NetworkSpec, quantise
 from hal.record import record
 
@@ -97,6 +99,20 @@ class ShadowFrontend:
     def receive(self, incident: Incident, listen: Listen) -> Reception:
         """Hear in the simulated air, with the settings the machine reported."""
         return self._air.receive(incident, listen)
+
+    def inject(self, fault: Fault, at_ns: int) -> None:
+        """Break something in the machine, where it can be; its shadow shows what the machine reports of it. Misuse where it cannot be."""
+        self._breaking("inject")(fault, at_ns)
+
+    def clear(self, fault: Fault | None, at_ns: int) -> None:
+        """Mend it (None: everything) there."""
+        self._breaking("clear")(fault, at_ns)
+
+    def _breaking(self, verb: str) -> Any:
+        found = getattr(self.real, verb, None)
+        if found is None:
+            raise Misuse(f"{verb}: {self.spec.name} is not simulated; what breaks there, breaks by itself")
+        return found
 
     def close(self) -> None:
         """Close both; a second call does nothing."""

@@ -10,6 +10,7 @@ import numpy as np
 from hal.ageing import Ageing
 from hal.chain import convert, thermal_noise_w
 from hal.check import Ge, Gt, In, finite, shaped
+from hal.distortion import block_s, converted, leaked, sent_block
 from hal.errors import Misuse, RemoteFault
 from hal.frontend import SITE, Beam, BeamReport, Drive, Emission, FrontendSpec, Incident, Listen, Reception
 from hal.health import SILENT
@@ -71,8 +72,8 @@ class SimFrontend:
         self._sim = sim
         self._noise = noise
         self._memory = {
-            "transmit": BeamMemory("transmit", spec.transmit, sim.ageing, noise),
-            "receive": BeamMemory("receive", spec.receive, sim.ageing, noise),
+            name: BeamMemory(name, getattr(spec, name), sim.ageing, noise, spec.select_ns)
+            for name in ("transmit", "receive")
         }
         self._busy_ns = {"transmit": -(2**62), "receive": -(2**62)}  # until when a half's bus is loading
         self._roots: dict[tuple[int, bytes], Array] = {}
@@ -82,20 +83,20 @@ class SimFrontend:
         """Load and latch: ``effective = max(at + command latency, bus free) + bus time x settings loaded + settling``.
 
         Settings loaded are rows x wired (chain, element) pairs. While a load runs the old rows stay in force, and a second load to the
-        same half waits for the bus. Delay lines load with their elements. ``select_ns`` is the caller's to plan with.
+        same half waits for the bus. Delay lines load with their elements.
         Raises Misuse for a half, slot or shape that is not there, a setting that is not finite, and, where ``out_of_range`` is
         ``refuse``, for one that is out of range.
         """
         self._open()
         memory, at_ns = self._half(beam.half), int(at_ns)
-        self._connected(np.array([at_ns]))
+        self._connected(at_ns)
         taken, clipped = memory.check(beam)
         if clipped and self._sim.out_of_range == "refuse":
             raise Misuse(
                 f"{beam.half} beam: {clipped} settings are out of range; scale them into it, or set out_of_range = 'clip'"
             )
         spec = self.spec
-        settings = len(taken.slot) * int(memory.half.network.wired.sum())
+        settings = len(taken.slot) * memory.settings
         health = memory.faults.at(at_ns)
         late_ns = round(sum(fault.value for fault in health if fault.kind == "late_command") * 1e9)
         start_ns = max(at_ns + late_ns + spec.command_latency_ns, self._busy_ns[beam.half])
@@ -119,18 +120,26 @@ class SimFrontend:
     def emit(self, drive: Drive) -> Emission:
         """Send. An event uses the row its slot holds when it starts; a slot never loaded radiates nothing.
 
-        A finite ``saturation_w`` compresses each chain: samples one by one, subcarrier powers by the chain's total. Raises Misuse for
+        Switching to another slot takes ``select_ns``: an event that comes sooner goes through the old one (``BeamMemory.selected``).
+        A finite ``saturation_w`` compresses each chain: samples one by one, subcarrier powers by the chain's total. What flaws of the
+        chains do to wide-band events is in their weights and in ``Emission.distortion``. Raises Misuse for
         slots, shapes or values that cannot be, and for more radiated power than the nameplate's.
         """
         self._open()
         self._check_drive(drive)
         self._connected(np.asarray(drive.t_ns))
         memory = self._memory["transmit"]
-        row, keys = memory.rows(np.asarray(drive.slot), np.asarray(drive.t_ns))
+        t_ns = np.asarray(drive.t_ns)
+        row, keys = memory.rows(memory.selected(np.asarray(drive.slot), t_ns), t_ns)
         response = memory.responses(keys, drive.frequency_hz)
+        distortion = None
         if np.isfinite(self._sim.saturation_w) or self._sim.impairments.sends:
-            drive = sent(drive, self._sim.impairments, self._sim.saturation_w, self._noise)
-        return Emission(source=np.full(len(row), SITE), drive=drive, row=row, response=response)
+            flawed = self._sim.impairments, self._sim.saturation_w, self._noise
+            if drive.samples is None:
+                drive, distortion = sent_block(drive, *flawed)
+            else:
+                drive = sent(drive, *flawed)
+        return Emission(source=np.full(len(row), SITE), drive=drive, row=row, response=response, distortion=distortion)
 
     def receive(self, incident: Incident, listen: Listen) -> Reception:
         """Receive the superposition: ``y = response^T (sum of paths + noise of the elements) + leakage``.
@@ -149,7 +158,7 @@ class SimFrontend:
         sim, first = self._sim, incident[0][0]
         framed = first.drive.samples is not None
         memory = self._memory["receive"]
-        row, keys = memory.rows(slot, t_ns)
+        row, keys = memory.rows(memory.selected(slot, t_ns), t_ns)
         response = memory.responses(keys, first.drive.frequency_hz)
         heard, dropped_w = [], 0.0
         for emission, paths in incident:
@@ -169,6 +178,8 @@ class SimFrontend:
         flaws = sim.impairments
         if flaws.switching_ns and not framed:
             total = total * np.sqrt(heard_share(flaws, 1 / listen.bandwidth_hz))
+        if flaws.turns and not framed:
+            total = leaked(total, flaws, self._noise, t_ns, first.drive.frequency_hz, 1 / listen.bandwidth_hz)
         roots = [self._root(key, first.drive.frequency_hz, one) for key, one in zip(keys, response, strict=True)]
         root = (
             np.stack(roots) if roots else np.empty((0, 1, *[len(self.spec.receive.network.wired)] * 2), np.complex128)
@@ -180,17 +191,24 @@ class SimFrontend:
             total = received(total, flaws, self._noise, t_ns, rate_hz, 1 / listen.bandwidth_hz, own)
         overload = None
         if np.isfinite(sim.converter_full_scale_w):
-            total, clipped = convert(total, sim.converter_bits, float(np.sqrt(sim.converter_full_scale_w)))
-            overload = np.asarray(clipped.any(axis=-1))
+            converter = sim.converter_bits, float(np.sqrt(sim.converter_full_scale_w))
+            if framed:
+                total, clipped = convert(total, *converter)
+                overload = np.asarray(clipped.any(axis=-1))
+            else:
+                band_hz = len(first.drive.frequency_hz) / block_s(first.drive)
+                normals = self._normals(first, framed, t_ns, total.shape[1:], "converter")
+                total, overload = converted(total, normals, *converter, noise_w, band_hz / listen.bandwidth_hz)
         return Reception(t_ns=t_ns, slot=slot, samples=total, noise_w=noise_w, dropped_w=dropped_w, overload=overload)
 
     def inject(self, fault: Fault, at_ns: int) -> None:
         """Break something from ``at_ns`` on; events from then on feel it, without any other command."""
         self._half(fault.half).inject(fault, at_ns)
 
-    def clear(self, fault: Fault, at_ns: int) -> None:
-        """Mend it from ``at_ns`` on."""
-        self._half(fault.half).clear(fault, at_ns)
+    def clear(self, fault: Fault | None, at_ns: int) -> None:
+        """Mend it (None: everything) from ``at_ns`` on."""
+        for memory in self._memory.values() if fault is None else (self._half(fault.half),):
+            memory.clear(fault, at_ns)
 
     def close(self) -> None:
         """Refuse every verb from now on; a second call does nothing."""
@@ -200,8 +218,12 @@ class SimFrontend:
         if self._closed:
             raise Misuse(f"{self.spec.name}: this front end is closed; open another")
 
-    def _connected(self, t_ns: Int[Array, " event"]) -> None:
-        cut = [memory.faults.struck("connection_cut", t_ns) for memory in self._memory.values()]
+    def _connected(self, t_ns: Int[Array, " event"] | int) -> None:
+        health = [memory.faults for memory in self._memory.values()]
+        if not any("connection_cut" in one.kinds for one in health):
+            return
+        t_ns = np.atleast_1d(t_ns)
+        cut = [one.struck("connection_cut", t_ns) for one in health]
         if np.any(cut):
             t = int(t_ns[np.argmax(np.any(cut, axis=0))])
             raise RemoteFault(f"{self.spec.name}: the connection is cut at {t} ns; it keeps the beams it has")
@@ -257,13 +279,20 @@ class SimFrontend:
                     f"incident[{k}]: emissions heard together are all frames or all wide-band, at the same frequency_hz"
                 )
 
-    def _normals(self, emission: Emission, framed: bool, t_ns: Int[Array, " event"], shape: tuple[int, ...]) -> Array:
+    def _normals(
+        self,
+        emission: Emission,
+        framed: bool,
+        t_ns: Int[Array, " event"],
+        shape: tuple[int, ...],
+        label: str = "thermal",
+    ) -> Array:
         if framed:
-            return np.asarray(self._noise("thermal", t_ns, shape))
+            return np.asarray(self._noise(label, t_ns, shape))
         out = np.empty((len(t_ns), *shape), dtype=np.complex128)
         for entity in np.unique(emission.source).tolist():
             mine = np.flatnonzero(emission.source == entity)
-            out[mine] = self._noise(f"thermal.{entity}", t_ns[mine], shape)
+            out[mine] = self._noise(f"{label}.{entity}", t_ns[mine], shape)
         return out
 
     def _root(self, key: int, frequency_hz: Float[Array, " subcarrier"], response: Array) -> Array:

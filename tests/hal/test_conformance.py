@@ -117,6 +117,31 @@ class OneSlotShort(Mutant):
         return self.sim.emit(replace(drive, slot=np.where(drive.slot == 6, 2, drive.slot)))
 
 
+class SelectsLate(Mutant):
+    """Switching to another slot takes twice what the nameplate says."""
+
+    built = replace(SPEC, select_ns=2 * SPEC.select_ns)
+
+
+class SelectsByHalves(Mutant):
+    """The second half of the elements is switched at once, the first when the nameplate says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quick: SimFrontend = Sim().open(replace(SPEC, select_ns=0), machine.noise)
+
+    def set_beam(self, beam: Beam, at_ns: int) -> BeamReport:
+        report = super().set_beam(beam, at_ns)
+        self.quick.set_beam(beam, at_ns)
+        return report
+
+    def emit(self, drive: Drive) -> Emission:
+        emission, quick = self.sim.emit(drive), self.quick.emit(drive)
+        response = emission.response[emission.row].copy()
+        response[:, :, 32:] = quick.response[quick.row][:, :, 32:]
+        return replace(emission, row=np.arange(len(response)), response=response)
+
+
 class ForgetsASlot(Mutant):
     """Loading the last slot of the memory clears slot 3."""
 
@@ -293,6 +318,8 @@ MUTANTS: dict[type[Mutant], str] = {
     LyingReadback: "readback",
     TakesNan: "not_finite",
     OneSlotShort: "memory",
+    SelectsLate: "select",
+    SelectsByHalves: "select",
     ForgetsASlot: "memory",
     ClipsSilently: "out_of_range",
     TooMuchPower: "power",
@@ -312,7 +339,17 @@ MUTANTS: dict[type[Mutant], str] = {
     StaysOpen: "close",
 }
 ALSO: dict[type[Mutant], set[str]] = {  # what follows from the same flaw
-    BeforeItIsTold: {"not_finite", "settling", "meanwhile", "latch", "memory", "readback", "power", "reception"},
+    BeforeItIsTold: {
+        "not_finite",
+        "settling",
+        "meanwhile",
+        "latch",
+        "select",
+        "memory",
+        "readback",
+        "power",
+        "reception",
+    },
     FreeBus: {"busy"},
     OverlappingLoads: {"time_order"},
     LooseWire: {"readback"},

@@ -193,3 +193,45 @@ def test_settings_of_the_wrong_shape_or_not_finite_are_refused():
         quantise(spec, np.array([[np.nan]]), good[1], good[2])
     with pytest.raises(Misuse, match="amplitude"):
         quantise(spec, good[0], good[1], np.array([[1.0, np.inf]]))
+
+
+def written_out(spec, delay_s, phase_rad, amplitude):
+    """``quantise`` in NumPy, an equation a line: what the compiled one must be, bit by bit."""
+    if spec.delay_bits:
+        step = spec.delay_range_s / 2**spec.delay_bits
+        wanted = np.rint(delay_s / step)
+        index = np.clip(wanted, 0, 2**spec.delay_bits - 1)
+        clipped, delay_s = int(np.count_nonzero(index != wanted)), index * step
+    else:
+        kept = np.clip(delay_s, 0.0, spec.delay_range_s)
+        clipped, delay_s = int(np.count_nonzero(kept != delay_s)), kept
+    if spec.phase_bits:
+        turn = 2**spec.phase_bits
+        phase_rad = np.mod(np.rint(phase_rad * (turn / (2 * np.pi))), turn) * (2 * np.pi / turn)
+    else:
+        phase_rad = np.mod(phase_rad, 2 * np.pi)
+    top = 2**spec.amplitude_bits - 1 if spec.amplitude_bits else 1
+    wanted = np.rint(amplitude * top) if spec.amplitude_bits else amplitude
+    index = np.clip(wanted, 0, top)
+    return delay_s, phase_rad, index / top, clipped + int(np.count_nonzero(index != wanted))
+
+
+SETTING = st.one_of(st.sampled_from([0.0, -0.0, 0.5, -0.5, 1.0, 1.5, -1e-300, 1e300, -1e300]), st.floats(-4, 4))
+
+
+@given(
+    st.lists(SETTING, min_size=8, max_size=8),
+    st.sampled_from([0, 1, 4, 12]),
+    st.sampled_from([0, 1, 6, 12]),
+    st.sampled_from([0, 1, 5]),
+)
+def test_the_compiled_quantiser_is_the_written_out_one_bit_by_bit(values, delay_bits, phase_bits, amplitude_bits):
+    spec = Network(
+        delay_lines=(2, 2), delay_bits=delay_bits, phase_bits=phase_bits, amplitude_bits=amplitude_bits
+    ).build(4, 2)
+    phase_rad = 3 * np.array(values)[None, None, :]
+    amplitude, delay_s = phase_rad[..., ::-1] / 3, phase_rad[..., :4] * 40e-12
+    ours, plain = (f(spec, delay_s, phase_rad, amplitude) for f in (quantise, written_out))
+    assert ours[3] == plain[3]
+    for a, b in zip(ours[:3], plain[:3], strict=True):
+        assert (a + 0.0).tobytes() == (b + 0.0).tobytes()  # but for the sign of nothing

@@ -323,6 +323,33 @@ def test_the_offset_of_the_peer_s_clock_is_found_within_its_uncertainty() -> Non
         assert abs(told.offset_ns - ahead_ns) <= told.uncertainty_ns < 1e9
 
 
+@pytest.mark.parametrize("drift", [200e-6, -0.05])
+def test_the_drift_of_the_peer_s_clock_is_found_within_its_uncertainty(drift: float) -> None:
+    """Both clocks are the test's own: a round trip of 100 us, the peer's clock fast by ``drift``."""
+    began, there = time.monotonic_ns(), [0]
+
+    def ours() -> int:
+        there[0] += 25_000
+        return began + there[0]
+
+    def theirs() -> int:
+        there[0] += 25_000
+        return began + 10**9 + round(there[0] * (1 + drift))
+
+    with running(clock=theirs) as server, asking(server, clock=ours, patience=Patience(60.0, 100.0)) as client:
+        told = client.ping()
+        for _ in range(400):
+            there[0] += 1_000_000
+            told = client.ping()
+        assert told.drift == pytest.approx(drift, abs=told.drift_uncertainty)
+        assert told.drift_uncertainty < 1e-3
+        since_ns = began + there[0] - told.at_ns
+        now = told.offset_ns + told.drift * since_ns
+        assert now == pytest.approx(
+            10**9 + drift * there[0], abs=told.uncertainty_ns + told.drift_uncertainty * since_ns
+        )
+
+
 def test_curve_lets_in_only_the_listed_key() -> None:
     server_public, server_secret = zmq.curve_keypair()
     mine, stranger = zmq.curve_keypair(), zmq.curve_keypair()

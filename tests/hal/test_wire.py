@@ -173,7 +173,7 @@ def test_any_messagepack_library_reads_it() -> None:
     assert (dtype, shape) == ("i8", [2])
     assert [int.from_bytes(data[8 * k : 8 * k + 8], "little", signed=True) for k in range(2)] == [5, 2**62]
     assert told["drive"]["sample_rate_hz"] == 64e6
-    assert msgpack.unpackb(encode(drive(False)))["samples"] is None
+    assert "samples" not in msgpack.unpackb(encode(drive(False)))  # what is optional and None stays at home
     wired = msgpack.unpackb(encode(half()))["network"]["wired"]
     assert wired == ["b1", [1, 8], b"\x01" * 8]
 

@@ -18,7 +18,7 @@ from hal.devices.sim import Sim, SimFrontend
 from hal.errors import Misuse
 from hal.frontend import SITE, Beam, Drive, Emission, Listen
 from hal.medium import Paths
-from hal.memory import KEPT_NS, Fault
+from hal.memory import KEPT_NS, BeamMemory, Fault
 from hal.wire import encode
 
 C = 299_792_458.0
@@ -640,3 +640,37 @@ def test_what_cannot_be_heard_is_misuse() -> None:
 def test_a_machine_that_cannot_be_is_misuse(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(Misuse, match=says):
         Sim(**fields)
+
+
+def selected_one_by_one(select_ns: int, slot: Sequence[int], t_ns: Sequence[int]) -> list[int]:
+    """What each event goes through, written out for one event an instant."""
+    out, used, used_ns = [], None, -(10**18)
+    for s, t in zip(slot, t_ns, strict=True):
+        if s != used and 0 < t - used_ns < select_ns:
+            out.append(used)
+        else:
+            out.append(s)
+            used, used_ns = s, t
+    return out
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 120)), min_size=1, max_size=12), st.data())
+def test_a_select_takes_its_time_however_events_are_batched(steps: list[tuple[int, int]], data: st.DataObject) -> None:
+    slot = np.array([s for s, _ in steps])
+    t_ns = np.cumsum([gap for _, gap in steps])
+    cut = data.draw(st.integers(0, len(steps)))
+    memory = BeamMemory("transmit", SPEC.transmit, select_ns=50)
+    got = np.concatenate([memory.selected(slot[part], t_ns[part]) for part in (slice(0, cut), slice(cut, None))])
+    assert got.tolist() == selected_one_by_one(50, slot, t_ns)
+
+
+def test_an_event_too_soon_after_another_slot_radiates_the_old_beam() -> None:
+    frontend, at_ns = opened(), 10**6
+    wait = SPEC.select_ns
+    alone = [frontend.emit(wide([at_ns + 10**6 * s], [s])) for s in (0, 1)]
+    at_ns += 10**7
+    got = frontend.emit(wide([at_ns, at_ns + wait - 1, at_ns + wait, at_ns + 2 * wait], [0, 1, 1, 0]))
+    for event, s in enumerate((0, 0, 1, 0)):
+        assert np.array_equal(got.response[got.row[event]], alone[s].response[alone[s].row[0]])
+    side = frontend.emit(wide([at_ns + 10**6] * 2, [0, 1]))  # users of one instant take turns
+    assert [np.array_equal(side.response[side.row[s]], alone[s].response[0]) for s in (0, 1)] == [True, True]
