@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from hal.check import shaped
 from hal.errors import Misuse
 from hal.record import Array, Complex, Int
 from twin.records import Numerology
+from twin.waveforms._frames import along_doppler, framed, gridded, root_cosine, stacked, unstacked
 
 __all__ = ["Oddm", "qpsk"]
 
@@ -23,30 +24,27 @@ class Oddm:
     a grid of unit-power symbols gives samples of unit mean power. Prefix and suffix are left to the frame structure.
     """
 
+    symbol_prefix: ClassVar[bool] = False
+    shaped: ClassVar[bool] = True
+    spread: ClassVar[tuple[int, ...]] = (-2, -1)
+
     def modulate(
         self, grid: Complex[Array, "*batch delay doppler"], numerology: Numerology
     ) -> Complex[Array, "*batch sample"]:
-        """Symbols ``grid[... delay doppler]`` -> samples ``[... sample]``. Raises Misuse for a grid of another size."""
-        from scipy.fft import ifft
-
-        grid = np.asarray(grid)
-        size = (numerology.delay_bins, numerology.doppler_bins)
-        shaped("grid", grid, (*grid.shape[:-2], *size))
-        slow = ifft(grid, axis=-1, norm="ortho")
-        frame: Array = np.swapaxes(slow, -1, -2).reshape(*grid.shape[:-2], size[0] * size[1])
-        return frame
+        """Symbols ``grid[... delay doppler]`` -> samples ``[... sample]``; raises as ``Waveform.modulate``."""
+        return stacked(along_doppler(gridded(grid, numerology), forward=False))
 
     def demodulate(
         self, samples: Complex[Array, "*batch sample"], numerology: Numerology
     ) -> Complex[Array, "*batch delay doppler"]:
-        """Samples ``[... sample]`` -> grid ``[... delay doppler]``: the inverse of ``modulate``. Raises Misuse for a frame of another length."""
-        from scipy.fft import fft
+        """Samples ``[... sample]`` -> grid ``[... delay doppler]``: the inverse of ``modulate``."""
+        return along_doppler(unstacked(framed(samples, numerology), numerology), forward=True)
 
-        samples = np.asarray(samples)
-        size = (numerology.delay_bins, numerology.doppler_bins)
-        shaped("samples", samples, (*samples.shape[:-1], size[0] * size[1]))
-        slow = np.swapaxes(samples.reshape(*samples.shape[:-1], size[1], size[0]), -1, -2)
-        return fft(slow, axis=-1, norm="ortho")  # type: ignore[no-any-return]
+    def emitted(
+        self, samples: Complex[Array, "*batch sample"], numerology: Numerology, oversampling: int
+    ) -> Complex[Array, "*batch fine"]:
+        """The pulse train, within the frame's prefix and suffix."""
+        return root_cosine(samples, numerology, oversampling)
 
 
 def qpsk(words: Int[Array, "*batch word"], count: int) -> Complex[Array, "*batch symbol"]:
