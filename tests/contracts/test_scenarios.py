@@ -188,9 +188,11 @@ def test_paper004_holds_what_section_4_prints():
     assert made.subframe.block_ns == 70_000  # M_b T_s
     assert made.pilots.duration_ns == 9_000  # M_e T_s
     assert made.channel.spread_rad == pytest.approx(math.radians(1))
-    assert (
-        made.sensing.frames_per_dwell * frame_ns(made.sensing) == 4 * made.subframe.block_ns
-    )  # figure 5 starts at 4 blocks
+    dwells_ns = made.sensing.dwells * made.sensing.frames_per_dwell * frame_ns(made.sensing)
+    assert dwells_ns == 4 * made.subframe.block_ns  # figure 5 starts at 4 blocks
+    planning = made.sites["bs0"].control.planning
+    assert (planning.service, planning.baseband) == ("spatial", "mrt")  # K users at once, eq 17
+    assert math.degrees(math.sqrt(planning.crb_max_rad2)) == pytest.approx(0.5, abs=1e-3)
     speeds = {math.hypot(*user.mobility.velocity_mps) for user in made.users}
     assert len(speeds) == 1  # "the same mobility speed"
     from scipy.special import j0

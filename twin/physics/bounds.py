@@ -6,6 +6,7 @@ import numpy as np
 
 from hal.array import LIGHT_MPS, angle_jacobian
 from hal.errors import Misuse
+from hal.hermitian import eigens
 from hal.record import Array, Complex, Float, Int
 
 __all__ = ["angle_covariance", "delay_information", "direction_information", "echo_bound"]
@@ -106,7 +107,7 @@ def direction_information(
         Misuse: there is no noise.
     """
     # whitened by W's eigenvectors, so that two chains on one beam, whose W is singular, count as the one they are
-    value, vector = np.linalg.eigh(np.asarray(noise_covariance))
+    value, vector = eigens(np.asarray(noise_covariance))
     if not np.all(value[..., -1] > 0):
         raise Misuse("noise_covariance: must be positive; every receiver has noise (hal.chain.thermal_noise_w)")
     kept = value > _SINGULAR * value[..., -1:]

@@ -201,25 +201,45 @@ def planar_templates(
     """``templates`` in single precision, written to ``out`` with real and imaginary parts apart, as vector lanes want them."""
     from scipy.fft import ifft
 
-    size = spectrum.shape[1]
-    shape = np.array(folded_spectrum(size, delay, doppler, roll_off), dtype=np.complex64)
-    pair = ifft(spectrum * shape[:, None], axis=-1, overwrite_x=True)
-    ramp = cis(2 * np.pi * doppler * np.arange(size)).astype(np.complex64)
-    first = cis(2 * np.pi * doppler * np.asarray(start, dtype=np.float64)).astype(np.complex64)
-    _turn_apart(pair.view(np.float32), first, ramp.real.copy(), ramp.imag.copy(), 2 * np.pi * np.asarray(start), out)
+    spectrum = np.ascontiguousarray(spectrum, dtype=np.complex64)
+    value, slope = folded_spectrum(spectrum.shape[1], delay, doppler, roll_off)
+    pair = np.empty((2, *spectrum.shape), np.complex64)
+    _shaped(spectrum.view(np.float32), value, slope, pair.view(np.float32))
+    pair = ifft(pair, axis=-1, overwrite_x=True)
+    _turn_apart(pair.view(np.float32), float(doppler), np.asarray(start, dtype=np.float64), out)
+
+
+@njit(cache=True)
+def _shaped(spectrum: Any, value: Any, slope: Any, out: Any) -> None:  # pragma: no cover - compiled
+    # interleaved complex numbers: both shapes times every frame's spectrum
+    size = value.size
+    re, im = np.empty(size, np.float32), np.empty(size, np.float32)
+    for k in range(2):
+        shape = value if k == 0 else slope
+        for q in range(size):
+            re[q], im[q] = shape[q].real, shape[q].imag
+        for f in range(len(spectrum)):
+            a, b = spectrum[f], out[k, f]
+            for q in range(size):
+                b[2 * q] = a[2 * q] * re[q] - a[2 * q + 1] * im[q]
+                b[2 * q + 1] = a[2 * q] * im[q] + a[2 * q + 1] * re[q]
 
 
 @njit(cache=True, error_model="numpy")
-def _turn_apart(
-    pair: Any, first: Any, ramp_re: Any, ramp_im: Any, time: Any, out: Any
-) -> None:  # pragma: no cover - compiled
-    frames, size = time.size, ramp_re.size
+def _turn_apart(pair: Any, doppler: float, start: Any, out: Any) -> None:  # pragma: no cover - compiled
+    frames, size = start.size, out.shape[3]
+    ramp_re, ramp_im = np.empty(size, np.float32), np.empty(size, np.float32)
+    a, b, c, s = 1.0, 0.0, np.cos(2 * np.pi * doppler), np.sin(2 * np.pi * doppler)
+    for q in range(size):
+        ramp_re[q], ramp_im[q] = a, b
+        a, b = a * c - b * s, a * s + b * c
     for f in range(frames):
-        c, s = first[f].real, first[f].imag
-        begin = np.float32(time[f])
+        turn = 2 * np.pi * doppler * start[f]
+        u, v = np.float32(np.cos(turn)), np.float32(np.sin(turn))
+        begin = np.float32(2 * np.pi * start[f])
         for q in range(size):
-            re = c * ramp_re[q] - s * ramp_im[q]
-            im = c * ramp_im[q] + s * ramp_re[q]
+            re = u * ramp_re[q] - v * ramp_im[q]
+            im = u * ramp_im[q] + v * ramp_re[q]
             t = begin + np.float32(2 * np.pi) * np.float32(q)
             tr = pair[0, f, 2 * q] * re - pair[0, f, 2 * q + 1] * im
             ti = pair[0, f, 2 * q] * im + pair[0, f, 2 * q + 1] * re

@@ -10,6 +10,7 @@ from numba import njit
 
 from hal.array import LIGHT_MPS, AntennaArray, cis, steering, steering_gradient
 from hal.errors import Misuse
+from hal.hermitian import eigen
 from hal.record import Array, Complex, Float, record
 
 __all__ = ["Lobe", "find_directions", "main_lobe"]
@@ -58,7 +59,7 @@ def main_lobe(
     for _ in range(2):
         near = _within(grid, centre, 1.2 * null)
         centre = (power[near] @ grid[near]) / power[near].sum()
-    root, turn = np.linalg.eigh(noise)
+    root, turn = eigen(np.ascontiguousarray(noise, dtype=np.complex128))
     strong = root > 1e-6 * root[-1]
     whitener = (turn[:, strong] / np.sqrt(root[strong])).conj().T
     reach = width * null

@@ -15,7 +15,7 @@ from numba import njit
 from hal.array import cis
 from hal.errors import Misuse
 from hal.record import Array, Bool, Complex, Float, Int, record
-from twin.physics.delay_doppler import field_curvature, folded_spectrum, planar_templates, raised_cosine
+from twin.physics.delay_doppler import field_curvature, planar_templates, raised_cosine
 
 __all__ = [
     "Fit",
@@ -24,11 +24,13 @@ __all__ = [
     "Sounding",
     "delay_doppler_map",
     "fit_echoes",
+    "map_power",
     "no_echoes",
     "search_grid",
     "strong_peaks",
 ]
 
+_FOLD_DB = 70.0  # of what lies outside a map's window, under the map
 _BLUR = 0.26  # cycles of Doppler a frame may turn against its replica: sinc^2 = 1 dB
 
 
@@ -45,8 +47,10 @@ class Sounding:
 class Grid:
     """Where the coarse map is evaluated: half-sample lags, half-cell Doppler bins, and the replicas they need."""
 
-    replica: Complex[Array, "shift half frame sample"]  # conj(spectrum), by Doppler within a frame and by half sample
-    energy: Float[Array, "shift half"]
+    replica: Complex[
+        Array, "shift frame sample"
+    ]  # conj(spectrum) by Doppler within a frame, turned to the window's middle lag
+    energy: Float[Array, " shift"]
     first: int  # lag of the first column
     lags: int  # whole lags; the map has twice as many columns
     doppler: Float[Array, " bin"]
@@ -56,11 +60,52 @@ class Grid:
     kernel: Float[
         Array, "axis three offset"
     ]  # offset from a map point (in steps), lopsidedness of its neighbours there, loss of amplitude
+    thinning: Thinning
 
     @property
     def delay(self) -> Float[Array, " column"]:
         """Lag of each column of the map, in samples."""
         return self.first + 0.5 * np.arange(2 * self.lags)
+
+
+@record
+class Thinning:
+    """How spectra are thinned out to as many lines as a window of lags needs: a low pass over frequency, then every ``step``-th line.
+
+    What lies outside the window folds onto it 70 dB down; within it the low pass is flat but for ``level``, which is divided out.
+    """
+
+    middle: int  # lag at the window's middle
+    step: int
+    taps: Float[Array, " tap"]  # a multiple of four, the last ones zero
+    reach: int  # the middle one's place
+    column: Int[Array, " column"]  # of the transform of the thinned lines, zero-padded to twice their number
+    level: Float[Array, " column"]
+
+
+@lru_cache(maxsize=16)
+def _thinning(size: int, first: int, lags: int) -> Thinning:
+    middle, step, reach = first + lags // 2, 1, 0
+    while size % (2 * step) == 0 and size // (2 * step) >= 2 * lags:
+        step *= 2
+    lines = size // step
+    taps = np.array([1.0, 0, 0, 0])
+    if step > 1:
+        reach = int(np.ceil(0.5 * (_FOLD_DB - 7.95) / (2.285 * 2 * np.pi * (lines - lags - 1) / size)))
+        count = 2 * reach + 1
+        taps = np.sinc((np.arange(count) - reach) / step) * np.kaiser(count, 0.1102 * (_FOLD_DB - 8.7))
+        taps = np.append(taps / taps.sum(), np.zeros(-count % 4))
+    away = first - middle + 0.5 * np.arange(2 * lags)
+    turn = np.cos(2 * np.pi * away[:, None] * (np.arange(len(taps)) - reach) / size)
+    column = np.round(2 * away).astype(np.int64) % (2 * lines)
+    return Thinning(
+        middle=middle,
+        step=step,
+        reach=reach,
+        taps=taps.astype(np.float32),
+        column=column,
+        level=(turn @ taps).astype(np.float32) / 2,
+    )
 
 
 @record
@@ -92,26 +137,33 @@ def search_grid(sounding: Sounding, delay: tuple[float, float], doppler: float) 
     if not 0 <= delay[0] < delay[1] < size:
         raise Misuse(f"delay = {delay}: must ascend within 0 .. {size} samples, one frame")
     layout = _layout(size, tuple(sounding.start.tolist()), sounding.roll_off, float(doppler))
+    first = int(np.floor(delay[0]))
+    lags = int(np.ceil(delay[1])) - first + 1
+    thinning = _thinning(size, first, lags)
     within = np.arange(size) - (size - 1) / 2
-    replica = np.empty((len(layout.centres), 2, frames, size), dtype=np.complex64)
+    replica = np.empty((len(layout.centres), frames, size), dtype=np.complex64)
     for i, centre in enumerate(layout.centres):
         spectrum = sounding.spectrum
         if centre != 0:
             spectrum = np.fft.fft(np.fft.ifft(spectrum) * cis(2 * np.pi * centre * within))
-        np.conj(spectrum, out=replica[i, 0])
-        np.multiply(replica[i, 0], layout.half, out=replica[i, 1])
-    first = int(np.floor(delay[0]))
+        np.multiply(np.conj(spectrum), _middle_turn(size, thinning.middle), out=replica[i], casting="same_kind")
     return Grid(
         replica=replica,
-        energy=np.array([[np.vdot(r, r).real / size for r in pair] for pair in replica]),
+        energy=np.array([np.vdot(r, r).real / size for r in replica]),
         first=first,
-        lags=int(np.ceil(delay[1])) - first + 1,
+        lags=lags,
         doppler=layout.doppler,
         shift=layout.shift,
         turn=layout.turn,
         gain=layout.gain,
         kernel=layout.kernel,
+        thinning=thinning,
     )
+
+
+@lru_cache(maxsize=16)
+def _middle_turn(size: int, middle: int) -> Complex[Array, " sample"]:
+    return np.asarray(cis(2 * np.pi * np.arange(size) * middle / size).astype(np.complex64))
 
 
 @record
@@ -119,7 +171,6 @@ class _Layout:
     """What of a grid does not depend on the symbols."""
 
     centres: Float[Array, " shift"]  # Doppler of the replicas
-    half: Complex[Array, " sample"]  # conjugate spectrum of half a sample's delay
     doppler: Float[Array, " bin"]
     shift: Int[Array, " bin"]
     turn: Complex[Array, "bin frame"]
@@ -141,7 +192,6 @@ def _layout(size: int, start: tuple[float, ...], roll_off: float, doppler: float
     turns = np.abs([np.mean(cis(2 * np.pi * step * (offset - i)[:, None] * middle), axis=1) for i in (-1, 0, 1)])
     return _Layout(
         centres=centres,
-        half=folded_spectrum(size, 0.5, 0.0, roll_off)[0].conj().astype(np.complex64),
         doppler=axis,
         shift=which,
         turn=cis(-2 * np.pi * axis[:, None] * middle).astype(np.complex64),
@@ -153,22 +203,74 @@ def _layout(size: int, start: tuple[float, ...], roll_off: float, doppler: float
 def delay_doppler_map(grid: Grid, data: Complex[Array, "row frame sample"]) -> Complex[Array, "row bin column"]:
     """Matched filter outputs on the grid, scaled so that white noise keeps its power.
 
-    Fast time by circular correlation (FFT), slow time by a Fourier sum over the frames' own instants, which need not be evenly spaced.
+    Fast time by circular correlation, of which only the window's lags are transformed back (``Thinning``); slow time by a Fourier sum over the
+    frames' own instants, which need not be evenly spaced.
     """
     from scipy.fft import fft, ifft
 
-    spectrum = fft(data, axis=-1)
-    rows, last = len(data), grid.first + grid.lags
-    out = np.empty((rows, len(grid.doppler), grid.lags, 2), dtype=np.complex64)
+    thin = grid.thinning
+    rows, frames, size = data.shape
+    spectrum = fft(data, axis=-1).reshape(rows * frames, size)
+    out = np.empty((rows, len(grid.doppler), 2 * grid.lags), dtype=np.complex64)
     for i in range(len(grid.replica)):
         own = grid.shift == i if len(grid.replica) > 1 else slice(None)
-        for j in range(2):
-            lag = ifft(spectrum * grid.replica[i, j], axis=-1, overwrite_x=True)
-            window = lag[..., grid.first : last]
-            if last > data.shape[-1]:
-                window = np.concatenate([window, lag[..., : last - data.shape[-1]]], axis=-1)
-            out[..., j][:, own] = (grid.turn[own] * np.float32(1 / np.sqrt(grid.energy[i, j]))) @ window
-    return out.reshape(rows, len(grid.doppler), 2 * grid.lags)
+        lines = _thinned(spectrum.view(np.float32), grid.replica[i].view(np.float32), thin.taps, thin.reach, thin.step)
+        lag = ifft(lines.view(np.complex64), axis=-1, overwrite_x=True)
+        scale = np.float32(1 / np.sqrt(grid.energy[i])) / thin.level
+        window = _window(lag, thin.column, scale).reshape(rows, frames, -1)
+        out[:, own] = grid.turn[own] @ window
+    return out
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract"})
+def _thinned(spectrum: Any, replica: Any, taps: Any, reach: int, step: int) -> Any:  # pragma: no cover - compiled
+    # complex numbers as interleaved reals: the product of spectrum [row frame] and replica [frame], low-passed along frequency, every step-th
+    # line kept, and zero-padded to twice their number for half-sample lags
+    rows, size = spectrum.shape[0], spectrum.shape[1] // 2
+    frames, lines = len(replica), size // step
+    wide = (size + taps.size) // step + 1
+    a, b = np.zeros(wide * step, np.float32), np.zeros(wide * step, np.float32)
+    # a phase of the step a line, so that the sums run over neighbours
+    re, im = np.empty((step, wide), np.float32), np.empty((step, wide), np.float32)
+    x, y = np.empty(lines, np.float32), np.empty(lines, np.float32)
+    out = np.zeros((rows, 4 * lines), np.float32)
+    for r in range(rows):
+        one, other = spectrum[r], replica[r % frames]
+        for k in range(size):
+            a[reach + k] = one[2 * k] * other[2 * k] - one[2 * k + 1] * other[2 * k + 1]
+            b[reach + k] = one[2 * k] * other[2 * k + 1] + one[2 * k + 1] * other[2 * k]
+        for k in range(reach):
+            a[k], b[k] = a[size + k], b[size + k]
+            a[size + reach + k], b[size + reach + k] = a[reach + k], b[reach + k]
+        for phase in range(step):
+            for u in range(wide):
+                re[phase, u], im[phase, u] = a[u * step + phase], b[u * step + phase]
+        x[:] = 0
+        y[:] = 0
+        for t in range(0, taps.size, 4):  # four at a time: fewer passes over the sums
+            h, i, j, k = taps[t], taps[t + 1], taps[t + 2], taps[t + 3]
+            for sums, parts in ((x, re), (y, im)):
+                p, q = parts[t % step, t // step :], parts[(t + 1) % step, (t + 1) // step :]
+                v, w = parts[(t + 2) % step, (t + 2) // step :], parts[(t + 3) % step, (t + 3) // step :]
+                for n in range(lines):
+                    sums[n] += h * p[n] + i * q[n] + j * v[n] + k * w[n]
+        middle = lines // 2
+        for j in range(lines):
+            at = j if j < middle else j + lines
+            out[r, 2 * at], out[r, 2 * at + 1] = x[j], y[j]
+        # the line at half the rate belongs to both sides
+        out[r, 2 * middle], out[r, 2 * middle + 1] = x[middle] / 2, y[middle] / 2
+        out[r, 2 * (middle + lines)], out[r, 2 * (middle + lines) + 1] = x[middle] / 2, y[middle] / 2
+    return out
+
+
+@njit(cache=True)
+def _window(lag: Any, column: Any, scale: Any) -> Any:  # pragma: no cover - compiled
+    out = np.empty((len(lag), column.size), np.complex64)
+    for r in range(len(lag)):
+        for c in range(column.size):
+            out[r, c] = lag[r, column[c]] * scale[c]
+    return out
 
 
 def strong_peaks(
@@ -183,26 +285,79 @@ def strong_peaks(
     row, column, around = _tops(np.ascontiguousarray(power, dtype=np.float64), 1 / grid.gain, 0.7 * floor)
     if not row.size:
         return np.empty(0), np.empty(0)
-    value, offset = around[4], np.zeros((2, row.size))
-    for axis, (below, above) in enumerate(((around[1], around[7]), (around[3], around[5]))):
-        lean = np.where(
-            (below > 0) & (above > 0), (np.sqrt(above) - np.sqrt(below)) / np.sqrt(around[4]), 0.0
-        )  # none at the map's edge
-        offset[axis] = np.interp(lean, grid.kernel[axis, 1], grid.kernel[axis, 0])
-        value = value / np.interp(offset[axis], grid.kernel[axis, 0], grid.kernel[axis, 2]) ** 2
     step = grid.doppler[1] - grid.doppler[0] if len(grid.doppler) > 1 else 1.0
-    delay = grid.first + 0.5 * (column + offset[1])
-    doppler = grid.doppler[row] + step * offset[0]
-    skirts = np.full(row.size, floor)
-    kept: list[int] = []
-    while len(kept) < limit and np.any(value > skirts):
-        p = int(np.argmax(np.where(value > skirts, value, 0.0)))
-        kept.append(p)
-        skirt = np.ones(row.size)
-        for distance in (np.abs(delay - delay[p]), np.abs(doppler - doppler[p]) / (2 * step)):
-            skirt /= np.where(distance < 1.5, 1.0, np.pi * distance) ** 2
-        skirts += 3 * value[p] * (skirt + pedestal)
-    return delay[kept], doppler[kept]
+    return _placed(row, column, around, grid.kernel, grid.doppler, step, grid.first, floor, limit, pedestal)  # type: ignore[no-any-return]
+
+
+@njit(cache=True, error_model="numpy")
+def _placed(
+    row: Any,
+    column: Any,
+    around: Any,
+    kernel: Any,
+    axis: Any,
+    step: float,
+    first: int,
+    floor: float,
+    limit: int,
+    pedestal: float,
+) -> Any:  # pragma: no cover - compiled
+    tops = row.size
+    value, delay, doppler = around[4].copy(), np.empty(tops), np.empty(tops)
+    for n in range(tops):
+        offset = np.zeros(2)
+        for a in range(2):
+            below, above = (around[1, n], around[7, n]) if a == 0 else (around[3, n], around[5, n])
+            lean = 0.0  # none at the map's edge
+            if below > 0 and above > 0:
+                lean = (np.sqrt(above) - np.sqrt(below)) / np.sqrt(around[4, n])
+            offset[a] = np.interp(lean, kernel[a, 1], kernel[a, 0])
+            value[n] /= np.interp(offset[a], kernel[a, 0], kernel[a, 2]) ** 2
+        delay[n] = first + 0.5 * (column[n] + offset[1])
+        doppler[n] = axis[row[n]] + step * offset[0]
+    skirts = np.full(tops, floor)
+    kept = np.empty(limit, np.int64)
+    count = 0
+    while count < limit:
+        best = -1
+        for n in range(tops):
+            if value[n] > skirts[n] and (best < 0 or value[n] > value[best]):
+                best = n
+        if best < 0:
+            break
+        kept[count] = best
+        count += 1
+        for n in range(tops):
+            skirt = 1.0
+            apart = abs(delay[n] - delay[best])
+            if apart >= 1.5:
+                skirt /= (np.pi * apart) ** 2
+            apart = abs(doppler[n] - doppler[best]) / (2 * step)
+            if apart >= 1.5:
+                skirt /= (np.pi * apart) ** 2
+            skirts[n] += 3 * value[best] * (skirt + pedestal)
+    return delay[kept[:count]], doppler[kept[:count]]
+
+
+@njit(cache=True)
+def map_power(field: Any, without: Any, amplitude: Any, outside: Any) -> Any:  # pragma: no cover - compiled
+    """Power over rows of a map less what echoes of these amplitudes ``[echo row]`` and maps ``without`` put there; 0 in ``outside`` columns."""
+    rows, bins, columns = field.shape
+    out = np.zeros((bins, columns))
+    for r in range(rows):
+        for b in range(bins):
+            for c in range(columns):
+                x, y = field[r, b, c].real, field[r, b, c].imag
+                for e in range(len(without)):
+                    u, v = np.float32(amplitude[e, r].real), np.float32(amplitude[e, r].imag)
+                    w = without[e, b, c]
+                    x -= u * w.real - v * w.imag
+                    y -= u * w.imag + v * w.real
+                out[b, c] += x * x + y * y
+    for c in range(columns):
+        if outside[c]:
+            out[:, c] = 0.0
+    return out
 
 
 @njit(cache=True, error_model="numpy")
@@ -255,8 +410,8 @@ class Joint:
         self.cell = 1 / (np.ptp(sounding.start) + size)
         self.wave = np.empty((self.first + 3 * room, frames, 2, size), dtype=np.float32)
         for k, rows in ((0, data), (self.rows, known)):
-            apart = rows.reshape(len(rows), frames, size)
-            self.wave[k : k + len(rows), :, 0], self.wave[k : k + len(rows), :, 1] = apart.real, apart.imag
+            apart = np.ascontiguousarray(rows, dtype=np.complex64).reshape(len(rows), frames, size)
+            _split(apart.view(np.float32), self.wave[k : k + len(rows)])
         self.energy = float(np.vdot(data, data).real)
         self.gram = np.zeros((len(self.wave), len(self.wave)), dtype=np.complex128)
         _gram(self.wave, np.arange(self.rows, self.first), self.first, self.gram)
@@ -267,7 +422,8 @@ class Joint:
         """Echoes that join, within half a cell of where they are. Raises Misuse where there is no room."""
         if len(self.slot) + len(delay) > self.room:
             raise Misuse(f"delay: {len(delay)} echoes beside {len(self.slot)} do not fit; room = {self.room}")
-        free = np.setdiff1d(np.arange(self.room), self.slot)[: len(delay)]
+        taken = set(self.slot.tolist())
+        free = np.array([k for k in range(self.room) if k not in taken][: len(delay)], dtype=np.int64)
         self.slot = np.concatenate([self.slot, free])
         self.delay = np.concatenate([self.delay, np.asarray(delay, dtype=np.float64)])
         self.doppler = np.concatenate([self.doppler, np.asarray(doppler, dtype=np.float64)])
@@ -371,6 +527,15 @@ def no_echoes(data: Complex[Array, "row column"]) -> Fit:
         information=np.empty((0, 0)),
         steps=0,
     )
+
+
+@njit(cache=True)
+def _split(together: Any, apart: Any) -> None:  # pragma: no cover - compiled
+    # interleaved real and imaginary parts [row frame 2*sample] to [row frame 2 sample]
+    for r in range(apart.shape[0]):
+        for f in range(apart.shape[1]):
+            for q in range(apart.shape[3]):
+                apart[r, f, 0, q], apart[r, f, 1, q] = together[r, f, 2 * q], together[r, f, 2 * q + 1]
 
 
 @njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})

@@ -135,22 +135,17 @@ def _folded(data: Any, sent: Any, first: int, lags: int) -> Any:  # pragma: no c
     out = np.empty((rows, streams, lags, frames * blocks), dtype=np.complex64)
     sr, si = np.empty((block, blocks), dtype=np.float32), np.empty((block, blocks), dtype=np.float32)
     re, im = np.empty(blocks, dtype=np.float32), np.empty(blocks, dtype=np.float32)
+    twice = np.empty((2, block, 2 * blocks), dtype=np.float32)
     for i in range(streams):
         for f in range(frames):
+            twice[:, :, :blocks] = sent[i, f]
+            twice[:, :, blocks:] = sent[i, f]
             for n in range(lags):
                 to = (-first - n) % block
                 shift = ((-first - n) // block) % blocks
-                for j in range(block):
-                    for b in range(blocks):
-                        c = b + shift
-                        if c >= blocks:
-                            c -= blocks
-                        sr[j, b] = sent[i, f, 0, to, c]
-                        si[j, b] = sent[i, f, 1, to, c]
-                    to += 1
-                    if to == block:
-                        to = 0
-                        shift = (shift + 1) % blocks
+                rest, next = block - to, shift + 1
+                sr[:rest], si[:rest] = twice[0, to:, shift : shift + blocks], twice[1, to:, shift : shift + blocks]
+                sr[rest:], si[rest:] = twice[0, :to, next : next + blocks], twice[1, :to, next : next + blocks]
                 for r in range(rows):
                     yr, yi = data[r, f, 0], data[r, f, 1]
                     re[:] = 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
+from numba import njit
 
 from hal.array import LIGHT_MPS
 from hal.check import Ge, Gt, Lt, shaped
@@ -17,7 +18,7 @@ from hal.reception import noise_root
 from hal.record import Array, Complex, Float
 from twin.physics.delay_doppler import field_curvature, peak_threshold
 from twin.physics.directions import Lobe, find_directions, main_lobe
-from twin.physics.echoes import Fit, Joint, Sounding, delay_doppler_map, no_echoes, search_grid, strong_peaks
+from twin.physics.echoes import Fit, Joint, Sounding, delay_doppler_map, map_power, no_echoes, search_grid, strong_peaks
 from twin.records import Detections, EchoObservation, Numerology, Tracks
 
 __all__ = ["Glrt"]
@@ -156,22 +157,17 @@ class Glrt:
         outside = (grid.delay < span[0]) | (grid.delay > span[1])
         flat = data.reshape(rows, -1)
         first = delay_doppler_map(grid, data)
+        nothing = first[:0]
         fit = no_echoes(flat)
         joint: Joint | None = None
         for _ in range(self.cycles):
             noise = _noise_w(noise_w, fit, data.size)
-            if not len(fit.delay):
-                field = first
-            elif joint is not None and len(fit.delay) < rows:
+            field, shown, amplitude = first, nothing, fit.amplitude
+            if joint is not None and 0 < len(fit.delay) < rows:
                 shown = delay_doppler_map(grid, joint.explained(residual=False)[0].reshape(-1, frames, size))
-                echoes, bins, columns = shown.shape
-                field = first - (fit.amplitude.T.astype(np.complex64) @ shown.reshape(echoes, -1)).reshape(
-                    rows, bins, columns
-                )
-            elif joint is not None:
+            elif joint is not None and len(fit.delay):
                 field = delay_doppler_map(grid, joint.explained(templates=False)[1].reshape(data.shape))
-            power = np.sum(field.real**2 + field.imag**2, axis=0)
-            power[:, outside] = 0.0
+            power = map_power(field, shown, amplitude, outside)
             room = self.max_targets - len(fit.delay)
             # what the map misjudges a peak by is less than these 0.7 dB
             new = strong_peaks(grid, power, 0.85 * level * noise, room, 10 / (frames * size))
@@ -230,10 +226,45 @@ def _prepare(
     whitener: Complex[Array, "row chain"],
 ) -> tuple[Complex[Array, "row frame sample"], Complex[Array, "known column"]]:
     """Whitened outputs without the leakage, and the waveform of the leakage, which stays in the fit."""
-    known = sent.reshape(1, -1).astype(np.complex64)
-    rows = (whitener.astype(np.complex64) @ heard.astype(np.complex64)).swapaxes(0, 1).reshape(len(whitener), -1)
-    rows -= (rows @ known[0].conj() / np.vdot(known, known).real)[:, None] * known
-    return rows.reshape(-1, *sent.shape), known
+    known = np.ascontiguousarray(sent, dtype=np.complex64)
+    heard = np.ascontiguousarray(heard, dtype=np.complex64)
+    rows = np.empty((len(whitener), *sent.shape), np.complex64)
+    _whiten(known.view(np.float32), heard.view(np.float32), whitener.astype(np.complex64), rows.view(np.float32))
+    return rows, known.reshape(1, -1)
+
+
+@njit(cache=True, fastmath={"reassoc", "contract", "nsz"})
+def _whiten(known: Any, heard: Any, whitener: Any, out: Any) -> None:  # pragma: no cover - compiled
+    # complex numbers as interleaved reals: out[row frame 2*sample] = whitener heard[frame chain 2*sample], less its part along ``known``
+    rows, chains, frames, wide = len(out), heard.shape[1], len(known), known.shape[1]
+    zero = np.float32(0)
+    energy, along = 0.0, np.zeros(rows, np.complex128)
+    for f in range(frames):
+        one = known[f]
+        part = zero
+        for k in range(wide):
+            part += one[k] * one[k]
+        energy += float(part)
+        for r in range(rows):
+            line = out[r, f]
+            line[:] = zero
+            for c in range(chains):
+                a, b, from_ = whitener[r, c].real, whitener[r, c].imag, heard[f, c]
+                for q in range(wide // 2):
+                    line[2 * q] += a * from_[2 * q] - b * from_[2 * q + 1]
+                    line[2 * q + 1] += a * from_[2 * q + 1] + b * from_[2 * q]
+            re, im = zero, zero
+            for q in range(wide // 2):
+                re += one[2 * q] * line[2 * q] + one[2 * q + 1] * line[2 * q + 1]
+                im += one[2 * q] * line[2 * q + 1] - one[2 * q + 1] * line[2 * q]
+            along[r] += complex(re, im)
+    for r in range(rows):
+        a, b = np.float32(along[r].real / energy), np.float32(along[r].imag / energy)
+        for f in range(frames):
+            one, line = known[f], out[r, f]
+            for q in range(wide // 2):
+                line[2 * q] -= a * one[2 * q] - b * one[2 * q + 1]
+                line[2 * q + 1] -= a * one[2 * q + 1] + b * one[2 * q]
 
 
 def _noise_w(nameplate_w: float, fit: Fit, size: int) -> float:
@@ -244,7 +275,7 @@ def _noise_w(nameplate_w: float, fit: Fit, size: int) -> float:
 def _sounding(sent: Complex[Array, "frame sample"], start: Float[Array, " frame"], roll_off: float) -> Sounding:
     from scipy.fft import fft
 
-    return Sounding(spectrum=fft(sent, axis=-1).astype(np.complex64), start=start, roll_off=roll_off)
+    return Sounding(spectrum=fft(sent.astype(np.complex64), axis=-1), start=start, roll_off=roll_off)
 
 
 @lru_cache(maxsize=16)
