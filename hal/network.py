@@ -138,13 +138,13 @@ def _response(
     share, line = _wiring(spec)
     batch, (chains, elements) = phase_rad.shape[:-2], share.shape
     rows, frequencies = int(np.prod(batch)), frequency_hz.size
-    settings = (np.ascontiguousarray(a).reshape(rows, chains, elements) for a in (phase_rad, amplitude))
+    phases, sizes = (np.ascontiguousarray(a).reshape(rows, chains, elements) for a in (phase_rad, amplitude))
     # without delay lines a row is the same at every frequency
     out = np.empty((rows, frequencies if spec.lines else min(frequencies, 1), elements, chains), dtype=np.complex128)
     lines = np.ascontiguousarray(np.broadcast_to(delay_s, (*batch, chains, spec.lines))).reshape(
         rows, chains, spec.lines
     )
-    if not _respond(lines, *settings, share, line, frequency_hz, out):
+    if not _respond(lines, phases, sizes, share, line, frequency_hz, out):
         return None
     if frequencies > 1 and not spec.lines:
         out = np.repeat(out, frequencies, axis=1)

@@ -18,14 +18,14 @@ import msgspec
 
 from hal import wire
 from hal.session import PROTOCOL, Header
-from twin import bus
+from twin import bus, desk
 
 __all__ = ["MODULES", "TOPICS", "page"]
 
 PAGE = Path(__file__).parents[1] / "docs" / "protocol.md"
 
 # Modules whose records travel: every record named in their ``__all__`` gets a section. Add a module here when it defines records of its own.
-MODULES = ("twin.records", "twin.kpi", "hal.frontend", "hal.medium", "hal.array", "hal.network")
+MODULES = ("twin.records", "twin.outside", "twin.kpi", "hal.frontend", "hal.medium", "hal.array", "hal.network")
 
 # What is published and recorded under which topic; SITE is a site's name, as in ``bs0.kpi.``. Add a line when the loop says something new.
 TOPICS = (
@@ -35,11 +35,19 @@ TOPICS = (
     ("SITE.kpi.", "Kpi", "each subframe: key figures"),
     ("SITE.beam.transmit.", "BeamReport", "when beams were set: what the machine took, and from when"),
     ("SITE.beam.receive.", "BeamReport", "the same of the receive half"),
-    ("SITE.echo.", "Reception", "each subframe, if the scenario records echoes: chain outputs of the sensing dwells"),
+    ("SITE.memory.transmit.", "BeamReport", "once: the whole transmit memory, as it was in the first subframe"),
+    (
+        "SITE.echo.",
+        "Reception",
+        "each subframe, while somebody listens: chain outputs of the sensing dwells; recorded with record.echoes",
+    ),
+    ("SITE.change.", "Change", "when the run was changed while it went on: the scenario it goes by from there"),
+    ("SITE.clock.", "Clock", "each subframe, while somebody listens: lag and wall time of every stage; never recorded"),
+    ("replay.", "Playing", "of a replay: where it stands (`twin replay`)"),
 )
 
 DOCUMENTS = (bus.Document, bus.Start, bus.Descriptor, bus.Event, bus.Heartbeat, bus.Stop)
-ANSWERS = (bus.SnapshotRequest, bus.Snapshot, bus.Losses)
+ANSWERS = (bus.SnapshotRequest, bus.Snapshot, bus.Losses, desk.Status)
 
 
 def comments(cls: type) -> dict[str, str]:
@@ -202,6 +210,25 @@ def page() -> str:
         "| --- | --- | --- |",
         "| `snapshot` | [SnapshotRequest](#snapshotrequest) | [Snapshot](#snapshot) |",
         "| `losses` | [Losses](#losses) | empty |",
+        "| `claim` | [Claim](#claim) | [Grant](#grant) |",
+        "| `act` | [Act](#act) | none: what becomes of it is said as `applied`, or `refused` |",
+        "| `bye` | empty | empty: the knobs are free |",
+        "| `pause`, `resume`, `mend`, `stop`, `status` | empty map | [Status](#status) |",
+        "| `step` | map: `subframes` | [Status](#status) |",
+        "| `pace` | map: `factor`; 0 is as fast as possible | [Status](#status) |",
+        "| `inject` | map: an entry of a scenario's `faults` | [Status](#status) |",
+        "| `set` | map: path to value, as in a scenario | [Status](#status) |",
+        "",
+        "What the twin says unasked to who holds a knob: the same two frames, the kind of what is said, and a `seq` that answers nothing.",
+        "",
+        "| said | payload | when |",
+        "| --- | --- | --- |",
+        "| `observe` | [Moment](#moment) | at each point of a subframe where the controller has a knob; to be answered by one `act` |",
+        "| `truth` | [Truth](#truth) | before `observe`, to an oracle that asked for it |",
+        "| `applied` | [Applied](#applied) | at the end of a subframe |",
+        "| `refused` | a sentence | an `act` could not be taken |",
+        "| `dropped` | a sentence | the knobs are gone: why, or `the run is over` |",
+        "| `beat` | empty | while the twin waits for an `act`; not to be answered |",
         "",
         *[line for cls in ANSWERS for line in _struct(cls, own=False)],
         "## Topics",

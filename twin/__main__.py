@@ -27,6 +27,13 @@ MODULES = {
     "calibrate": ("twin.calibrate", "measure a device over the air and write its corrections"),
     "compare precoders": ("twin.compare_precoders", "precoders side by side: rate, bound, gain, time"),
     "compare plans": ("twin.compare_plans", "plans side by side: sensing time, updates, rate"),
+    "control": ("twin.admin", "pause, step, pace, break, change or stop a running twin"),
+    "serve control": ("twin.serve_control", "steer a running twin from outside with the built-in chain"),
+    "serve iio": ("twin.serve_iio", "offer the simulated array to lab software, as an IIO context"),
+    "dash": ("twin.dash", "look at a running twin, or a replay, in the browser"),
+    "replay": ("twin.replay", "play a recording on the same sockets, or prove it"),
+    "fork": ("twin.fork", "what if: a run again, another way from some time on"),
+    "train": ("twin.train", "learn a precoder's weights, and write them with their card"),
     "sweep": ("twin.sweep.command", "thousands of runs: grids, draws and seeds, into one table"),
     "completion": ("twin.completion", "print a shell's completion script"),
 }
@@ -154,7 +161,7 @@ def parser(asked: str | None = None) -> argparse.ArgumentParser:
     groups = {
         group: commands.add_parser(group, help=line).add_subparsers(dest="verb", metavar="VERB", required=True)
         for group, line in GROUPS.items()
-    }
+    } | {"serve": parts}
     for name, (module, line) in MODULES.items():
         group, _, verb = name.rpartition(" ")
         own = groups.get(group, commands).add_parser(verb, help=line, description=line[:1].upper() + line[1:] + ".")

@@ -59,7 +59,8 @@ def bind(
     A binding changes only after ``patience`` calls in a row with the same better answer: to another track whose score is lower by
     ``margin``, or to none when the track has left the gate or is another user's. It ends at once when its track dies. A user without a
     binding gets one to a confirmed track after ``patience`` calls in which forbidding the pair would have cost the sum at least ``margin`` and
-    the user's own angle error (root mean of the two variances) was below ``angle_limit``; two tracks in one direction stay unbound until they part.
+    the user's own angle error (root mean of the variances the array can tell) was below ``angle_limit``; two tracks in one direction
+    stay unbound until they part.
     Users who are not in ``user`` are forgotten. Left out: range, which pilots do not give here.
     """
     users = len(user)
@@ -75,7 +76,8 @@ def bind(
     favoured[held, current[held]] -= margin
     proposal = _assigned(favoured, inside)[0]
     new = (current < 0) & (proposal >= 0)
-    certain = np.sqrt(np.trace(covariance, axis1=1, axis2=2) / 2) <= angle_limit
+    told = np.array([array.columns != 1, array.rows != 1])  # a line array tells one cosine
+    certain = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2) @ told / max(told.sum(), 1)) <= angle_limit
     for one in np.flatnonzero(new):
         if not (certain[one] and _regret(favoured, inside, int(one), int(proposal[one])) >= margin):
             proposal[one] = -1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import platform
 import shutil
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -26,15 +27,18 @@ from hal.errors import Misuse
 from hal.frontend import Frontend
 from hal.outage import Patient
 from hal.record import Array, Complex, Int
-from twin import loop
+from twin import __version__, loop
 from twin.bus import Bus, NullBus, ZmqBus, flatten
 from twin.control import Chain, Parts
+from twin.desk import VERBS
 from twin.engine import Engine, Pacing
 from twin.expect import Expectations
+from twin.helm import Helm
 from twin.kpi import Kpi, Scorer, measured
 from twin.loop import Air, Subframe
 from twin.physics.draws import Draws
 from twin.record import Recorder, RunHash
+from twin.records import Change, Clock
 from twin.scenario import Fault, Scenario, dump, frontend_spec, load, numerology
 from twin.summary import Summary
 from twin.world import Mover, World
@@ -149,11 +153,28 @@ def open_frontend(scenario: Scenario) -> Frontend:
     if site.calibration is not None:
         frontend = calibration.Calibrated(frontend, calibration.load(site.calibration, frontend.spec))
     if simulated:  # a machine elsewhere breaks where it is: its own scenario scripts that
-        for at_ns, verb, fault in sorted(
-            (c for script in scenario.faults for c in changes(script)), key=lambda change: change[:2]
-        ):
-            getattr(frontend, verb)(fault, at_ns)
+        strike(frontend, scenario.faults)
     return frontend
+
+
+def strike(machine: Any, scripts: Iterable[Fault]) -> None:
+    """Put scripted faults on a simulated machine's timeline."""
+    for at_ns, verb, fault in sorted((c for script in scripts for c in changes(script)), key=lambda change: change[:2]):
+        getattr(machine, verb)(fault, at_ns)
+
+
+def parts_of(scenario: Scenario) -> Parts:
+    """What the built-in chain is made of."""
+    (site,) = scenario.sites.values()
+    control = site.control
+    return Parts(
+        detector=scenario.sensing.detector,
+        tracker=control.tracking,
+        estimator=control.estimation,
+        planner=control.planning,
+        precoder=control.precoding,
+        control_latency_ns=control.control_latency_ns,
+    )
 
 
 def changes(script: Fault) -> Iterator[tuple[int, str, memory.Fault]]:
@@ -175,7 +196,9 @@ class Twin:
         keep: bool = False,
         file: str | Path | None = None,
         junit: Path | None = None,
+        about: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
+        self.about = about  # what else the recording and the bus are to say of the run
         self.scenario, self.folder, self.junit = scenario, folder, junit
         self.stack = ExitStack()
         try:
@@ -186,7 +209,6 @@ class Twin:
 
     def _open(self, scenario: Scenario, name: str, folder: Path | None, keep: bool, file: str | Path | None) -> None:
         (self.site_name,) = scenario.sites
-        control = scenario.sites[self.site_name].control
         draws = Draws(scenario.seed)
         movers = [
             Mover(name=m.name, is_user=user, rcs_m2=m.rcs_m2, mobility=m.mobility)
@@ -200,23 +222,19 @@ class Twin:
             numerology=numerology(scenario),
             waveform=scenario.sensing.waveform,
             sensing_fidelity=scenario.sensing.fidelity,
+            link=scenario.communication.link if scenario.communication.fidelity == "waveform" else None,
         )
         names = self.air.world.names
         self.entity = np.array(sorted(names), dtype=np.int64)
         self.user = self.air.world.users
         self.entity_names, self.user_names = (tuple(names[int(e)] for e in ids) for ids in (self.entity, self.user))
         self.engine = Engine(scenario.clock)
-        frontend: Frontend = Patient(open_frontend(scenario), scenario.sites[self.site_name].patience_ns)
+        self.machine = open_frontend(scenario)
+        frontend: Frontend = Patient(self.machine, scenario.sites[self.site_name].patience_ns)
         self.stack.callback(frontend.close)
-        parts = Parts(
-            detector=scenario.sensing.detector,
-            tracker=control.tracking,
-            estimator=control.estimation,
-            planner=control.planning,
-            precoder=control.precoding,
-        )
-        self.chain = Chain(parts, frontend.spec, self.air.numerology, self.engine.ledger.stage)
+        self.chain = Chain(parts_of(scenario), frontend.spec, self.air.numerology, self.engine.ledger.stage)
         self.site = loop.opened(self.site_name, frontend, self.chain, self.air.numerology)
+        self.site.control_latency_ns = self.chain.parts.control_latency_ns
         self.scorer = Scorer(self.user, self.entity)
         self.summary = Summary(self.user_names, self.entity_names)
         self.hash = RunHash()
@@ -226,20 +244,39 @@ class Twin:
         clock = scenario.clock
         about = {
             "title": scenario.title,
+            "scenario": dump(scenario),  # as run: enough to run it again, and to know the machine
+            "versions": {"twin": __version__, "python": platform.python_version(), "numpy": np.__version__},
             "seed": scenario.seed,
             "sites": list(scenario.sites),
             "subframes": scenario.subframes,
             "clock": {"mode": clock.mode, "factor": clock.factor},
             "users": dict(zip(map(str, self.user), self.user_names, strict=True)),
             "movers": {str(e): n for e, n in names.items()},
+            "controls": [] if scenario.bus.state == "none" else list(VERBS),
+            **self.about,
         }
         self.bus: Bus = NullBus()
+        self.helm: Helm | None = None
+        self.asked_to_stop: Callable[[], bool] = lambda: False
         if scenario.bus.state != "none":
             bus = ZmqBus(self.run_id, scenario.bus.state, about=about)
             self.stack.callback(bus.close)
             self.bus = bus
+            self.helm = Helm(
+                bus,
+                self.engine,
+                scenario,
+                self.site,
+                self.chain,
+                dict(zip(self.user_names, self.user.tolist(), strict=True)),
+                self.air.world.at,
+                self.change,
+                lambda: self.asked_to_stop(),
+            )
         self.recorder: Recorder | None = None
         self.table: Any = None
+        self.columns: list[str] = []  # of the table
+        self.wall_s = 0.0  # played so far
         if folder is not None:
             (folder / "scenario.yaml").write_text(dump(scenario), encoding="utf-8")
             self.recorder = self.stack.enter_context(
@@ -258,22 +295,38 @@ class Twin:
     def __exit__(self, *error: object) -> None:
         self.stack.close()
 
-    def play(self, split: bool, progress: bool) -> bool:
-        """Run to the end or to an interrupt; return whether it was interrupted."""
-        subframes = self.scenario.subframes
+    def change(self, scenario: Scenario) -> None:
+        """Go by another scenario from the next subframe on: its parts of the chain, and the faults that this one has not; from the next call of
+        ``play`` on its propagation, fidelity and duration too. That is said and recorded, so that the run can be had again.
+        """
+        self.chain.parts = parts_of(scenario)
+        self.site.control_latency_ns = self.chain.parts.control_latency_ns
+        at_ns = self.engine.now
+        told = Change(t_ns=at_ns, scenario=dump(scenario))
+        self.say(f"{self.site_name}.change.", told, at_ns, wire.encode(told))
+        self.air = replace(self.air, channel=scenario.channel, sensing_fidelity=scenario.sensing.fidelity)
+        strike(self.machine, [fault for fault in scenario.faults if fault not in self.scenario.faults])
+        self.scenario = scenario
+
+    def play(self, split: bool, progress: bool, first: int = 0, last: int | None = None) -> bool:
+        """Run from subframe ``first`` to before ``last`` (nothing: to the end) or to an interrupt; return whether it was interrupted."""
+        subframes = self.scenario.subframes if last is None else last
         self.progress = Progress(subframes, self.air.numerology.subframe_ns) if progress else None
         process = self.engine.process(
-            loop.play(self.engine, self.air, self.site, self.scorer, subframes, self.watch, split)
+            loop.play(self.engine, self.air, self.site, self.scorer, subframes, self.watch, split, first)
         )
         self.started = time.perf_counter()
         self.engine.start()
         try:
             with polite_interrupts() as self.asked_to_stop:
+                if self.helm is not None and not first:
+                    self.helm.seats.join()
+                    self.engine.start()
                 self.engine.run(until=process)
         except KeyboardInterrupt:
             return True
         finally:
-            self.wall_s = time.perf_counter() - self.started
+            self.wall_s += time.perf_counter() - self.started
             if self.progress is not None:
                 self.progress.close()
         return False
@@ -292,16 +345,24 @@ class Twin:
             self.hash.add(topic, t_ns, encoded)
             self.say(topic, record, t_ns, encoded)
         seen: dict[str, Any] = {f"{prefix}beam.{half}.": report for half, report in subframe.reports}
-        if subframe.echo.echo is not None and self.scenario.record.echoes:
+        if subframe.k == 0:
+            seen[prefix + "memory.transmit."] = site.transmit
+        if subframe.echo.echo is not None:
             seen[prefix + "echo."] = subframe.echo.echo
         for topic, record in seen.items():
-            keep = topic.endswith("echo.") or t_ns >= self.beam_due_ns.get(topic, 0)
+            echo = topic.endswith("echo.")
+            keep = self.scenario.record.echoes if echo else t_ns >= self.beam_due_ns.get(topic, 0)
             if keep:
                 self.beam_due_ns[topic] = t_ns + self.scenario.record.beams_ns
             if keep or self.bus.wanted(topic):
                 self.say(topic, record, t_ns, wire.encode(record), keep)
+        if self.bus.wanted(prefix + "clock."):
+            self.bus.publish(prefix + "clock.", self._clock(subframe), t_ns)
         self.bus.flat(prefix + "kpi.", flatten(subframe.kpi), subframe.t_ns)
         self.bus.service()
+        if self.helm is not None:
+            for topic, record in self.helm.turn(subframe):
+                self.say(prefix + topic, record, t_ns, wire.encode(record))
         if subframe.k % LOOK_SUBFRAMES == 0:
             self.warn_of_restless(subframe)
         self.expectations.add(subframe)
@@ -313,7 +374,9 @@ class Twin:
         if self.progress is not None:
             self.progress.show(subframe.k + 1)
         self.last = subframe
-        if self.asked_to_stop():
+        if self.helm is not None:
+            self.helm.desk.hold(subframe.k)
+        if self.asked_to_stop() or (self.helm is not None and self.helm.desk.stopped):
             raise KeyboardInterrupt
 
     def warn_of_restless(self, subframe: Subframe) -> None:
@@ -347,11 +410,24 @@ class Twin:
         if keep and self.recorder is not None:
             self.recorder.write(topic, record, t_ns, encoded)
 
+    def _clock(self, subframe: Subframe) -> Clock:
+        engine = self.engine
+        return Clock(
+            k=subframe.k,
+            t_ns=subframe.t_ns,
+            lag_ns=engine.lag_ns,
+            budget_ns=round(self.air.numerology.subframe_ns / engine.pacing.factor),
+            late=engine.late,
+            stage_ns=dict(engine.ledger.last),
+        )
+
     def _row(self, kpi: Kpi) -> None:
         names = {"user": self.user_names, "entity": self.entity_names}
         columns: dict[str, Any] = {}
         for entry in fields(kpi):
             value = getattr(kpi, entry.name)
+            if value is None:  # not said by this run's parts
+                continue
             if not isinstance(value, np.ndarray):
                 columns[entry.name] = value
             elif entry.name not in ("user", "entity", "block_rate_bps"):
@@ -368,8 +444,10 @@ class Twin:
                         columns[f"{entry.name}.{who}"] = row
         try:
             if kpi.k == 0:
+                self.columns = list(columns)
                 self.table.writerow(columns)
-            self.table.writerow(columns.values())
+            # the first subframe's columns hold for the table, whatever parts say more or less after a change
+            self.table.writerow(columns.get(name, np.nan) for name in self.columns)
         except OSError as full:
             file, self.table = self.folder / "kpi.csv" if self.folder is not None else "kpi.csv", None
             raise OSError(
@@ -407,6 +485,9 @@ class Twin:
             "failure": failure,
             "hash": self.hash.hexdigest(),
         }
+        if self.helm is not None:
+            told["controllers"] = self.helm.told()
+            self.helm.seats.close()
         self.bus.close("interrupted" if interrupted else "finished", told["run"])
         self.stack.close()
         if self.folder is not None:

@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import cache
 from types import TracebackType
 from typing import Any, Protocol, cast
 
@@ -51,6 +52,7 @@ RUN = "run."  # the stream of the run itself
 JOIN = "join."  # subscribing below it says: my other subscriptions are in force
 FLAT = "flat."  # before the topic of a flat message
 NEWS = 1000  # subscription messages looked at in one service
+QUESTIONS = 64  # answered in one service: a flood costs the loop this much and no more
 PAIRS = 32  # tries to find a free port with a free one after it
 
 
@@ -163,19 +165,27 @@ class NullBus:
         """Do nothing."""
 
 
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
 def flatten(record: Any, longest: int = 16) -> dict[str, float]:
-    """The plain numbers of a record: scalar fields by name, entries of real 1-D arrays up to ``longest`` as ``name[k]``.
+    """The plain numbers of a record (or of a map of its fields): scalars by name, entries of real 1-D arrays up to ``longest`` as ``name[k]``.
 
     Longer, complex and deeper arrays, texts and records are left out.
     """
     flat: dict[str, float] = {}
-    for field in fields(record):
-        value = getattr(record, field.name)
-        if isinstance(value, np.ndarray):
+    named = record.items() if isinstance(record, Mapping) else ((n, getattr(record, n)) for n in _names(record.__class__))
+    for name, value in named:
+        kind = type(value)
+        if kind is float:
+            flat[name] = value
+        elif isinstance(value, np.ndarray):
             if value.ndim == 1 and len(value) <= longest and value.dtype.kind in "fiub":
-                flat.update((f"{field.name}[{k}]", float(entry)) for k, entry in enumerate(value))
+                flat.update((f"{name}[{k}]", float(entry)) for k, entry in enumerate(value.tolist()))
         elif isinstance(value, (bool, int, float, np.number, np.bool_)) and not isinstance(value, np.complexfloating):
-            flat[field.name] = float(value)
+            flat[name] = float(value)
     return flat
 
 
@@ -209,7 +219,8 @@ class ZmqBus:
 
     A tcp port of 0 or ``*`` picks a free one. Endpoints that other computers can reach need ``keys`` with an
     allow-list, or ``insecure``. ``queue`` documents wait for a listener that does not read, then its newer ones are
-    dropped. ``handlers`` answer further questions on ``control``. Raises Misuse for an endpoint that is taken,
+    dropped; where ``wait_s`` is not 0 (a replay's: the loop waits for nobody) a document waits that long for room first,
+    and after one that waited in vain none waits any more. ``handlers`` answer further questions on ``control``. Raises Misuse for an endpoint that is taken,
     malformed, or open to others without keys.
     """
 
@@ -224,11 +235,12 @@ class ZmqBus:
         insecure: bool = False,
         queue: int = 1000,
         heartbeat_s: float = 1.0,
-        handlers: Mapping[str, Callable[[bytes], bytes]] | None = None,
+        wait_s: float = 0.0,
+        handlers: Mapping[str, Callable[[bytes], bytes | None]] | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.run = run
-        self.counts = {"published": 0, "sent": 0, "bytes": 0, "refused": 0, "garbage": 0}
+        self.counts = {"published": 0, "sent": 0, "bytes": 0, "refused": 0, "garbage": 0, "joined": 0}
         self.lost: Counter[str] = Counter()  # what listeners said they missed, by stream
         self._about = dict(about or {})
         self._handlers = dict(handlers or {})
@@ -238,10 +250,14 @@ class ZmqBus:
         self._clock, self._beat_ns = clock, round(heartbeat_s * 1e9)
         self._t_ns = 0
         self._closed = False
+        self._patient = wait_s > 0
         self._server: Server | None = None
         self._context: zmq.Context[Any] = zmq.Context()
         self._guard = None if keys is None else _guard(self._context, keys)
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
+        if self._patient:
+            self._socket.set(zmq.XPUB_NODROP, 1)
+            self._socket.set(zmq.SNDTIMEO, round(wait_s * 1e3))
         try:
             self._open(state, control, keys, insecure, queue)
         except BaseException:
@@ -299,7 +315,16 @@ class ZmqBus:
         """Say ``record`` on ``topic``. Where nobody listens it is only kept, as the last of its stream."""
         stream = self._streams.get(topic)
         if stream is None:
-            stream = self._describe(topic, type(record), t_ns)
+            kind = type(record)
+            stream = self._describe(topic, kind.__name__, wire.schema(kind), t_ns)
+        self._follow(stream, record, t_ns, encoded)
+
+    def relay(self, topic: str, name: str, schema: dict[str, Any], data: bytes, t_ns: int) -> None:
+        """Say a record again as it was said before: its bytes, and the name and schema it had then."""
+        stream = self._streams.get(topic) or self._describe(topic, name, schema, t_ns)
+        self._follow(stream, data, t_ns, data)
+
+    def _follow(self, stream: _Stream, record: Any, t_ns: int, encoded: bytes | None) -> None:
         stream.seq += 1
         stream.last = (stream.seq, t_ns, record)
         self._t_ns = t_ns
@@ -338,12 +363,28 @@ class ZmqBus:
         if changed:
             for stream in (*self._streams.values(), *self._flats.values()):
                 stream.heard = self.wanted(stream.name)
-        if self._server is not None:
-            self._server.poll(self._answer, 0)
+        self.wait(0)
         now_ns = self._clock()
         if now_ns - self._beaten_ns >= self._beat_ns:
             self._beaten_ns = now_ns
             self._beat()
+
+    def wait(self, timeout_ms: int) -> int:
+        """Answer what was asked on control, waiting up to ``timeout_ms`` for the first question; return how many came."""
+        return 0 if self._server is None else self._server.poll(self._answer, timeout_ms, QUESTIONS)
+
+    def answer(self, kind: str, handler: Callable[[bytes], bytes | None]) -> None:
+        """From here on ``handler`` answers the question ``kind``; None is no answer."""
+        self._handlers[kind] = handler
+
+    @property
+    def asker(self) -> bytes:
+        """Who asked what is being answered."""
+        return b"" if self._server is None else self._server.asker
+
+    def tell(self, peer: bytes, kind: str, seq: int, payload: bytes = b"") -> str:
+        """Say something on control to who asked before, never waiting: "" if it is on its way, else "gone" or "full"."""
+        return "gone" if self._server is None else self._server.tell(peer, kind, seq, payload)
 
     def close(self, reason: str = "finished", summary: Mapping[str, Any] | None = None) -> None:
         """Say ``stop``, give it half a second to leave, and let go of both endpoints."""
@@ -373,21 +414,22 @@ class ZmqBus:
         stream.heard = self.wanted(topic)
         return stream
 
-    def _describe(self, topic: str, kind: type, t_ns: int) -> _Stream:
+    def _describe(self, topic: str, name: str, schema: dict[str, Any], t_ns: int) -> _Stream:
         if topic.startswith((RUN, JOIN, FLAT)):
             raise Misuse(
                 f"topic = {topic!r}: {RUN!r}, {JOIN!r} and {FLAT!r} are the bus's own; begin with the site, as in 'bs0.kpi.'"
             )
-        schema = wire.schema(kind)
         stream = self._stream(_dotted(topic))
-        descriptor = Descriptor(run=self.run, stream=topic, seq=0, t_ns=t_ns, record=kind.__name__, schema=schema)
+        descriptor = Descriptor(run=self.run, stream=topic, seq=0, t_ns=t_ns, record=name, schema=schema)
         stream.descriptor = self._say(stream, descriptor)
         return stream
 
     def _event(self, stream: _Stream, encoded: bytes | None = None) -> bytes:
         assert stream.last is not None
         seq, t_ns, record = stream.last
-        data = msgspec.Raw(wire.encode(record) if encoded is None else encoded)
+        if encoded is None:
+            encoded = record if isinstance(record, bytes) else wire.encode(record)
+        data = msgspec.Raw(encoded)
         return _ENCODE(Event(run=self.run, stream=stream.name, seq=seq, t_ns=t_ns, data=data))
 
     def _say(self, stream: _Stream, document: Document) -> bytes:
@@ -401,10 +443,13 @@ class ZmqBus:
         if self._socket.closed:
             return
         try:
-            self._socket.send(head, zmq.SNDMORE | zmq.NOBLOCK)
+            self._socket.send(head, zmq.SNDMORE if self._patient else zmq.SNDMORE | zmq.NOBLOCK)
             self._socket.send(said, zmq.NOBLOCK)
         except zmq.Again:  # an XPUB drops by itself; should it ever refuse, that is counted and not waited for
             self.counts["refused"] += 1
+            if self._patient:  # somebody does not read at all: from here on that is theirs alone
+                self._patient = False
+                self._socket.set(zmq.XPUB_NODROP, 0)
             return
         self.counts["sent"] += 1
         self.counts["bytes"] += len(said)
@@ -438,7 +483,7 @@ class ZmqBus:
             return False
         return True
 
-    def _answer(self, kind: str, payload: bytes) -> bytes:
+    def _answer(self, kind: str, payload: bytes) -> bytes | None:
         try:
             if kind == "snapshot":
                 return _ENCODE(self._snapshot(_ASKED.decode(payload)))
@@ -447,7 +492,7 @@ class ZmqBus:
                     if topic in self._streams and count > 0:
                         self.lost[topic] += count
                 return b""
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RemoteFault(f"{kind}: {error}") from None
         handler = self._handlers.get(kind)
         if handler is None:
@@ -461,6 +506,7 @@ class ZmqBus:
         documents: list[tuple[str, bytes]] = []
         streams = [s for s in self._streams.values() if s.name == RUN or s.name.startswith(tuple(asked.topics))]
         if joined:
+            self.counts["joined"] += 1
             for stream in streams:
                 documents.append((stream.name, stream.descriptor))
                 if stream.last is not None:

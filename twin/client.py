@@ -1,6 +1,7 @@
-"""Listening to a running twin: documents as plain dicts with NumPy arrays, losses counted, a twin that falls silent named.
+"""Listening to a running twin (``connect``), and steering it (``control``).
 
-Nothing here needs the twin's own classes: it reads the documents as any MessagePack library would (docs/protocol.md).
+Documents come as plain dicts with NumPy arrays, losses are counted, and a twin that falls silent is named. Listening needs none of the
+twin's own classes: it reads the documents as any MessagePack library would (docs/protocol.md).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -22,7 +23,10 @@ from hal.errors import LateArrival, Misuse, RemoteFault
 from hal.session import PROTOCOL, Client, Keys, Patience
 from hal.wire import VERSION
 
-__all__ = ["Message", "Silence", "Subscriber", "connect", "plain"]
+if TYPE_CHECKING:
+    from twin.agent import Agent
+
+__all__ = ["Message", "Silence", "Subscriber", "connect", "control", "plain"]
 
 RUN, JOIN, FLAT = "run.", "join.", "flat."
 ARRAY = {f"{kind}{size}" for kind, sizes in {"i": "1248", "u": "1248", "f": "248"}.items() for size in sizes}
@@ -83,6 +87,20 @@ def connect(endpoint: str, *topics: str, **options: Any) -> Subscriber:
     twin: ...``.
     """
     return Subscriber(endpoint, topics or ("",), **options)
+
+
+def control(endpoint: str, name: str, *knobs: str, control: str | None = None, **options: Any) -> Agent:
+    """Claim knobs (``"bs0.plan"``) of the twin whose state endpoint this is, under a name of one's own.
+
+    ``options`` are those of ``twin.outside.Claim`` (``observe``, ``order``, ``role``, ``debug``) and of ``twin.agent.Agent``. Use it as
+    ``with control("tcp://127.0.0.1:5570", "mine", "bs0.plan") as site: for moment in site: site.act(plan=...)``.
+    """
+    from twin.agent import Agent  # listeners need nothing of it
+    from twin.outside import Claim
+
+    asked = {key: options.pop(key) for key in ("observe", "order", "role", "debug") if key in options}
+    claim = Claim(name=name, knobs=knobs, **asked)
+    return Agent(_beside(endpoint) if control is None else control, claim, **options)
 
 
 class Subscriber:

@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from hal.array import LIGHT_MPS, direction_to, element_amplitude
 from hal.chain import thermal_noise_w
+from hal.errors import Misuse
 from hal.frontend import FrontendSpec
 from hal.network import response
 from hal.record import Array, Complex, Float, Int
 from twin.binding import bind
 from twin.binding import start as nobody_bound
 from twin.estimation import Estimator
+from twin.estimation.ring import Ring, Vectors
 from twin.planning import Planner, Requests
 from twin.planning._rows import join
 from twin.precoding import Design, Precoder, Problem
@@ -35,12 +37,14 @@ from twin.records import (
     EchoObservation,
     Numerology,
     PilotObservation,
+    Plan,
     Tracks,
 )
 from twin.sensing import Detector
+from twin.spatial import believed_bps, reciprocal, shared_directions, stream_bits, stream_weights
 from twin.tracking import Tracker
 
-__all__ = ["Chain", "Controller", "Parts"]
+__all__ = ["Chain", "Controller", "Occasion", "Parts"]
 
 MOST_TARGETS = 4  # that a data row is asked to light beside its user
 
@@ -48,7 +52,9 @@ MOST_TARGETS = 4  # that a data row is asked to light beside its user
 class Controller(Protocol):
     """Two calls a subframe, and a belief to look at."""
 
-    belief: Belief
+    @property
+    def belief(self) -> Belief:
+        """All that is known now."""
 
     def first(self) -> Command:
         """Before the first subframe: a plan to start with and beams to search with."""
@@ -63,6 +69,26 @@ class Controller(Protocol):
         """
 
 
+class Occasion(Protocol):
+    """What a decision at ``steer`` rests on beside the belief: of an observation, or of what a controller elsewhere is told."""
+
+    @property
+    def k(self) -> int:
+        """The subframe."""
+
+    @property
+    def t_ns(self) -> int:
+        """Its start."""
+
+    @property
+    def user(self) -> Int[Array, " user"]:
+        """Users attached now."""
+
+    @property
+    def plan(self) -> Plan:
+        """The plan it is played by."""
+
+
 @dataclass(frozen=True)
 class Parts:
     """The choices a scenario makes for the built-in chain."""
@@ -72,6 +98,7 @@ class Parts:
     estimator: Estimator
     planner: Planner
     precoder: Precoder
+    control_latency_ns: int = 0  # from a data beam's design to its command: its power waits as long
 
 
 class Chain:
@@ -97,9 +124,14 @@ class Chain:
         self._before_pilots = self.belief
         self._bindings = self._bindings_before = nobody_bound()
         self._power_w: dict[int, Float[Array, " subcarrier"]] = {}  # of each transmit slot, as last designed
+        # of data beams whose design is not done yet: when it will be, and the power of each slot
+        self._powers_due: list[tuple[int, dict[int, Float[Array, " subcarrier"]]]] = []
         self._designs: dict[
             int, tuple[int, Design, int]
         ] = {}  # of each data slot: its user, the last design and the row of it
+        # of each transmit slot: weights and power over subcarriers, as last set
+        self._baseband: dict[int, tuple[Complex[Array, " chain"], Float[Array, " subcarrier"]]] = {}
+        self._streams: tuple[Vectors, PilotObservation] | None = None  # of a subframe that serves several users at once
 
     def first(self) -> Command:
         """A plan from nothing known, and every beam it may need."""
@@ -110,6 +142,19 @@ class Chain:
 
     def steer(self, echo: EchoObservation) -> Command:
         """Look at the echoes, update the tracks, plan the next subframe and point the beams that both subframes need."""
+        self.perceive(echo)
+        plan = self.plan(echo)
+        return Command(plan=plan, beams=self.point(echo, plan))
+
+    def precode(self, pilots: PilotObservation) -> Command:
+        """Estimate every user's channel, bind users to tracks, and set power over subcarriers."""
+        self.estimate(pilots)
+        baseband = self.baseband(len(pilots.update_ns))
+        self.foresee(pilots, baseband)
+        return Command(baseband=baseband)
+
+    def perceive(self, echo: EchoObservation) -> None:
+        """The first half of ``steer``: the belief after the echoes."""
         parts, stage, now_ns = self.parts, self.stage, echo.t_ns + echo.plan.sensing_ns
         with stage("sensing"):
             predicted = parts.tracker.predict(self.belief.tracks, echo.t_ns)
@@ -117,20 +162,34 @@ class Chain:
         with stage("tracking"):
             tracks = parts.tracker.predict(parts.tracker.update(self.belief.tracks, detections, echo), now_ns)
         self.belief = replace(self.belief, t_ns=now_ns, detections=detections, tracks=tracks)
-        with stage("planning"):
-            plan = parts.planner.plan(echo.k + 1, self.belief, echo.user, self.spec, self.numerology, echo.plan)
-        with stage("precoding"):
-            next_ns = echo.t_ns + self.numerology.subframe_ns
-            data = parts.planner.data_requests(plan, self.belief, self.spec, (now_ns + next_ns) // 2)
-            dwells = parts.planner.dwell_requests(plan, self.belief, self.spec, next_ns)
-            beams = self._beams(join(data, dwells), data_rows=len(data.transmit_slot))
         self._before_pilots, self._bindings_before = self.belief, self._bindings
-        return Command(plan=plan, beams=beams)
 
-    def precode(self, pilots: PilotObservation) -> Command:
-        """Estimate every user's channel, bind users to tracks, and set power over subcarriers."""
+    def plan(self, now: Occasion) -> Plan:
+        """The knob ``plan``, from what is believed."""
+        with self.stage("planning"):
+            return self.parts.planner.plan(now.k + 1, self.belief, now.user, self.spec, self.numerology, now.plan)
+
+    def point(self, now: Occasion, plan: Plan) -> BeamsCommand:
+        """The knob ``beams``: what is left of this subframe and the next one, played by ``plan``, need."""
+        planner, now_ns = self.parts.planner, now.t_ns + now.plan.sensing_ns
+        with self.stage("precoding"):
+            next_ns = now.t_ns + self.numerology.subframe_ns
+            data = planner.data_requests(plan, self.belief, self.spec, (now_ns + next_ns) // 2)
+            dwells = planner.dwell_requests(plan, self.belief, self.spec, next_ns)
+            return self._beams(join(data, dwells), len(data.transmit_slot), together=plan.baseband is not None)
+
+    def estimate(self, pilots: PilotObservation) -> None:
+        """The first half of ``precode``: the belief after the pilots; what rates it foresees is ``foresee``'s to say."""
         parts, before = self.parts, self._before_pilots
         channel = parts.estimator.estimate(pilots, before.tracks, before.channel)
+        self._streams = None
+        if pilots.plan.baseband is not None and pilots.plan.served.any():
+            if not isinstance(parts.estimator, Ring):
+                raise Misuse(
+                    "planning.service = 'spatial': streams are weighed by whole channel vectors; set estimation: { kind: ring }"
+                )
+            reciprocal(self.spec)
+            self._streams = parts.estimator.vectors(pilots, before.tracks, before.channel, channel), pilots
         tracks = parts.tracker.predict(before.tracks, channel.t_ns)
         if channel.pilot_state is not None and channel.pilot_covariance is not None:
             array = self.spec.receive.array
@@ -142,22 +201,89 @@ class Chain:
                 array,
                 self._bindings_before,
             )
-        baseband = self._baseband(pilots)
         self.belief = replace(
             before,
             t_ns=channel.t_ns,
             tracks=tracks,
             channel=channel,
-            predicted_bps=self._predicted(pilots, channel, baseband),
+            predicted_bps=np.zeros(len(channel.user)),
             swaps=self._bindings.swaps,
             rebindings=self._bindings.rebindings,
+            short_db=self.belief.short_db,
         )
-        return Command(baseband=baseband)
 
-    def _beams(self, wanted: Requests, data_rows: int = 0) -> BeamsCommand:
-        """Machine settings for rows of both halves' beam memory; the first ``data_rows`` carry data and may light targets too."""
+    def baseband(self, updates: int) -> BasebandCommand:
+        """The knob ``baseband``: power over subcarriers of every slot in use, the same at each update.
+
+        One stream leaves the rest to the analog beam; several, of users served at once, get weights at each update.
+        """
+        # one power a subframe: the one in force for most of it
+        while self._powers_due and self._powers_due[0][0] <= self._before_pilots.t_ns + self.numerology.subframe_ns // 2:
+            self._power_w.update(self._powers_due.pop(0)[1])
+        slot = np.array(sorted(self._power_w), dtype=np.int64)
+        power = np.stack([self._power_w[s] for s in slot.tolist()])
+        weights = one_stream(self.spec)
+        digital = np.broadcast_to(weights, (updates, len(slot), len(weights), 1))
+        if self._streams is not None:
+            vectors, pilots = self._streams
+            streams = stream_weights(vectors, pilots, self.belief.channel)
+            digital = np.concatenate([digital, np.zeros((*digital.shape[:3], streams.shape[2] - 1))], axis=3)
+            digital[:, slot == self._shared(pilots.plan)] = streams[:, None]
+        return BasebandCommand(
+            slot=slot,
+            digital=digital,
+            power_w=np.broadcast_to(power, (updates, *power.shape)),
+        )
+
+    def _shared(self, plan: Plan) -> int:
+        """The slot that users served at once share."""
+        return int(plan.slot[plan.slot >= 0][0])
+
+    def foresee(self, pilots: PilotObservation, baseband: BasebandCommand | None) -> None:
+        """What rates the believed channel would bring with this baseband; None: with the one set before."""
+        if baseband is not None:
+            last = zip(baseband.digital[-1, :, :, 0], baseband.power_w[-1], strict=True)
+            self._baseband.update(zip(baseband.slot.tolist(), last, strict=True))
+        if self._streams is None or baseband is None:
+            predicted = self._predicted(pilots, self.belief.channel)
+        else:
+            row = np.flatnonzero(baseband.slot == self._shared(pilots.plan))[0]
+            streams, power_w = baseband.digital[:, row], baseband.power_w[-1, row]
+            predicted = believed_bps(stream_bits(self._streams[0], pilots, streams, power_w), pilots)
+        self.belief = replace(self.belief, predicted_bps=predicted)
+
+    def adopt(self, beams: BeamsCommand) -> None:
+        """Take note of rows that somebody else designed: their power is spread evenly, and the next design starts anew."""
+        subcarriers = len(self.numerology.subcarrier_hz)
+        for slot in beams.transmit_slot.tolist():
+            self._power_w[slot] = np.full(subcarriers, self.spec.transmit_power_w / subcarriers)
+            self._designs.pop(slot, None)
+
+    def _beams(self, wanted: Requests, data_rows: int = 0, together: bool = False) -> BeamsCommand:
+        """Machine settings for rows of both halves' beam memory; the first ``data_rows`` carry data and may light targets too.
+
+        Data rows of users served at once are all the same: each chain at a user of its own.
+        """
         design = self._designed(wanted, data_rows)
-        self._power_w.update(zip(wanted.transmit_slot.tolist(), design.power_w, strict=True))
+        if together and data_rows:
+            row = steer(
+                self.spec.transmit,
+                shared_directions(self.spec, wanted.transmit_direction[:data_rows]),
+                self.spec.carrier_hz,
+            )
+            subcarriers = len(self.numerology.subcarrier_hz)
+            evenly = np.full((1, subcarriers), self.spec.transmit_power_w / subcarriers)
+            shared: dict[str, Array] = {"delay_s": row.delay_s, "phase_rad": row.phase_rad, "amplitude": row.amplitude, "power_w": evenly}
+            rows: dict[str, Any] = {
+                name: np.concatenate([np.repeat(one, data_rows, axis=0), getattr(design, name)[data_rows:]])
+                for name, one in shared.items()
+            }
+            design = replace(design, **rows)
+        powers = dict(zip(wanted.transmit_slot.tolist(), design.power_w, strict=True))
+        if self.parts.control_latency_ns:
+            late = {slot: powers.pop(slot) for slot in wanted.transmit_slot[:data_rows].tolist()}
+            self._powers_due.append((self.belief.t_ns + self.parts.control_latency_ns, late))
+        self._power_w.update(powers)
         heard = steer(self.spec.receive, wanted.receive_direction, self.spec.carrier_hz)
         return BeamsCommand(
             transmit_slot=wanted.transmit_slot,
@@ -196,6 +322,8 @@ class Chain:
             )
         )
         self._designs.update((slot, (int(user[row]), design, row)) for row, slot in enumerate(slots[:data_rows]))
+        compared = [] if design.short_db is None else design.short_db[np.isfinite(design.short_db)]
+        self.belief = replace(self.belief, short_db=float(np.mean(compared)) if len(compared) else None)
         return design
 
     def _previous(self, slots: list[int], user: Int[Array, " row"], rows: int) -> Design | None:
@@ -215,50 +343,33 @@ class Chain:
                 whole[name][row] = getattr(design, name)[at]
         return Design(**whole, steps=max(design.steps for design, _ in past.values()))
 
-    def _baseband(self, pilots: PilotObservation) -> BasebandCommand:
-        """Power over subcarriers of every slot in use, the same at each update: one stream leaves the rest to the analog beam."""
-        slot = np.array(sorted(self._power_w), dtype=np.int64)
-        updates, chains = len(pilots.update_ns), len(self.spec.transmit.network.wired)
-        power = np.stack([self._power_w[s] for s in slot.tolist()])
-        weights = one_stream(self.spec)
-        return BasebandCommand(
-            slot=slot,
-            digital=np.broadcast_to(weights, (updates, len(slot), chains, 1)),
-            power_w=np.broadcast_to(power, (updates, *power.shape)),
-        )
-
-    def _predicted(
-        self, pilots: PilotObservation, estimate: ChannelEstimate, baseband: BasebandCommand
-    ) -> Float[Array, " user"]:
+    def _predicted(self, pilots: PilotObservation, estimate: ChannelEstimate) -> Float[Array, " user"]:
         """Rate a user over the subframe, if the channel is what it is believed to be and the beam what was read back."""
         channel = self.parts.estimator.channel(estimate, pilots)
         plan, numerology = pilots.plan, self.numerology
         beam = pilots.transmit_beam.setpoint if pilots.transmit_beam.readback is None else pilots.transmit_beam.readback
+        subcarriers = len(numerology.subcarrier_hz)
+        evenly = one_stream(self.spec)[:, 0], np.full(subcarriers, self.spec.transmit_power_w / subcarriers)
         rate = np.zeros(len(pilots.user))
-        for i, user in enumerate(pilots.user):
-            block = np.flatnonzero(plan.served[:, plan.user == user].any(axis=1))
-            row = np.flatnonzero(beam.slot == plan.slot[block[0]]) if block.size else block
-            if not row.size:
-                continue
-            sent = response(
-                self.spec.transmit.network,
-                beam.delay_s[row],
-                beam.phase_rad[row],
-                beam.amplitude[row],
-                numerology.subcarrier_hz,
-            )[0]
-            at = np.searchsorted(baseband.slot, plan.slot[block[0]])
-            heard = np.einsum("me,mec,c->m", channel[i], sent, baseband.digital[-1, at, :, 0])
-            size = np.abs(estimate.gain[i]) ** 2
-            known = size > 0  # what is not known of a gain has power too
-            power = np.abs(heard) ** 2 * np.where(
-                known, 1 + estimate.gain_variance[i] / np.where(known, size, 1.0), 1.0
-            )
-            bits = np.log2(1 + power * baseband.power_w[-1, at] / numerology.user_noise_w).sum()
-            share = (
-                block.size * numerology.block_ns - np.isin(block, plan.update_block).sum() * numerology.pilot_ns
-            ) / numerology.subframe_ns
-            rate[i] = bits * numerology.subcarrier_spacing_hz * share
+        own = np.asarray(plan.user)[:, None] == pilots.user  # [column user]
+        served = (plan.served @ own) & (plan.slot >= 0)[:, None]
+        slot = plan.slot[served.argmax(axis=0)]  # of each user's first block
+        held = beam.slot == slot[:, None]
+        who = np.flatnonzero(served.any(axis=0) & held.any(axis=1))
+        if not len(who):
+            return rate
+        row = held[who].argmax(axis=1)
+        settings = beam.delay_s[row], beam.phase_rad[row], beam.amplitude[row]
+        sent = response(self.spec.transmit.network, *settings, numerology.subcarrier_hz)
+        digital, power_w = zip(*(self._baseband.get(int(s), evenly) for s in slot[who]), strict=True)
+        heard = np.sum((channel[who][..., None, :] @ sent)[..., 0, :] * np.stack(digital)[:, None], axis=-1)
+        size = np.abs(estimate.gain[who]) ** 2
+        known = size > 0  # what is not known of a gain has power too
+        more = np.where(known, 1 + estimate.gain_variance[who] / np.where(known, size, 1.0), 1.0)
+        bits = np.log2(1 + np.abs(heard) ** 2 * more * np.stack(power_w) / numerology.user_noise_w).sum(axis=1)
+        opening = served[plan.update_block][:, who].sum(axis=0)
+        share = served[:, who].sum(axis=0) * numerology.block_ns - opening * numerology.pilot_ns
+        rate[who] = bits * numerology.subcarrier_spacing_hz * share / numerology.subframe_ns
         return rate
 
 

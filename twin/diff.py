@@ -47,8 +47,8 @@ def run(given: argparse.Namespace) -> int:
     return 0
 
 
-def diff(a: str | Path, b: str | Path) -> dict[str, Any]:
-    """Compare two run directories; the result is plain data, fit for JSON.
+def diff(a: str | Path, b: str | Path, since: int = 0) -> dict[str, Any]:
+    """Compare two run directories from subframe ``since`` on; the result is plain data, fit for JSON.
 
     ``scenario``: dotted key -> both values (None: not there). ``hash``: ``equal`` (None: one is unknown) and both. ``first``: subframe, time and
     columns where the key figures first differ, or None. ``figures``: for each key figure both means over the subframes in which both have it,
@@ -70,7 +70,7 @@ def diff(a: str | Path, b: str | Path) -> dict[str, Any]:
             notes.append(f"{folder}: {wrong}")
         elif summary.get("run", {}).get("interrupted"):
             notes.append(f"{folder}: the run was interrupted.")
-    pair = Paired(*folders).read()
+    pair = Paired(folders[0], folders[1], since).read()
     return {
         "a": str(folders[0]),
         "b": str(folders[1]),

@@ -163,6 +163,10 @@ class Ledger:
         """The subframe's own time starts here; waiting before it is nobody's."""
         self._wall0, self._cpu0 = self._clock(), self._cpu()
 
+    def forgive(self, wall_ns: int) -> None:
+        """Leave ``wall_ns`` just spent out of the subframe: the loop was told to wait."""
+        self._wall0 += wall_ns
+
     def turn(self, budget_ns: int) -> None:
         """End the subframe, which had ``budget_ns`` of wall time, and start the next."""
         wall0, cpu0 = self._wall0, self._cpu0
@@ -283,6 +287,11 @@ class Engine(simpy.Environment):
         self._origin = self._paced = self.now
         self.ledger.resume()
 
+    def anew(self, pacing: Pacing, idle_ns: int = 0) -> None:
+        """Keep this pace from here on: the next subframe's end is in time by definition, and ``idle_ns`` just waited is nobody's."""
+        self.pacing, self._epoch = pacing, None
+        self.ledger.forgive(idle_ns)
+
     def pace(self, t_ns: int) -> int:
         """End the subframe that ends at ``t_ns``: wait for its deadline where paced, and return the lag in ns.
 
@@ -303,7 +312,7 @@ class Engine(simpy.Environment):
             return 0
         now = clock()
         if self._epoch is None:
-            self._epoch = now - round((t_ns - self._origin) / pacing.factor)
+            self._epoch, self._origin = now, t_ns
         deadline = self._epoch + round((t_ns - self._origin) / pacing.factor)
         wait_ns, in_time = deadline, now <= deadline
         if not in_time:

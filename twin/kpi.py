@@ -14,17 +14,30 @@ import numpy as np
 
 from hal.array import LIGHT_MPS as C
 from hal.array import element_amplitude, steering_gradient
-from hal.frontend import BeamReport, Emission, FrontendSpec, Listen
+from hal.frontend import BeamReport, Emission, FrontendSpec, HalfSpec, Listen
 from hal.medium import Paths, beam_gains
 from hal.network import response
+from hal.planar import nodes_of, patterns_at
 from hal.record import Array, Bool, Complex, Float, Int, record
 from twin.channel import doppler_block_product
+from twin.link import Carried
 from twin.physics.bounds import direction_information, echo_bound
 from twin.physics.draws import Draws
 from twin.records import Belief, Detections, EchoObservation, Numerology, Truth
 
-__all__ = ["Blocks", "Dwell", "Kpi", "Scorer", "bound_detections", "dwell_bound", "no_blocks", "with_served"]
+__all__ = [
+    "Blocks",
+    "Dwell",
+    "Kpi",
+    "Scorer",
+    "bound_detections",
+    "dwell_bound",
+    "no_blocks",
+    "with_carried",
+    "with_served",
+]
 
+ELEVATION = np.diag([False, True, False, False])  # of a covariance: uz
 SAME_MOVER_M = 4.0  # a detection or track nearer than this to a mover is of that mover: a car's length
 
 
@@ -37,7 +50,9 @@ class Kpi:
     user: Int[Array, " user"]
     rate_bps: Float[Array, " user"]  # delivered in the subframe, over its whole period
     predicted_bps: Float[Array, " user"]  # the same, as believed when the baseband was set
-    snr_db: Float[Array, " user"]  # mean over the user's served blocks and subcarriers
+    snr_db: Float[
+        Array, " user"
+    ]  # mean over the user's served blocks and subcarriers; other users' streams count as noise
     beam_loss_db: Float[Array, " user"]  # what a matched beam on the same paths would have had above it
     served_blocks: Int[Array, " user"]
     outage_blocks: Int[Array, " user"]  # served blocks whose mean SNR is under the outage threshold
@@ -69,6 +84,18 @@ class Kpi:
     beam_delay_us: float  # from the command to a beam in force
     doppler_block: float  # largest Doppler spread x block; above 0.3 the block-fading picture breaks
     dropped_w: float  # stated bound on incident power left out
+    # of a planner that predicts (``Plan.planned_bps``): the same rate as ``rate_bps``, as expected when the subframe was planned
+    planned_bps: Float[Array, " user"] | None = None  # mean over channels drawn from the belief
+    formula_bps: Float[Array, " user"] | None = None  # by equation (22) of papers/004
+    surprise: Float[Array, " user"] | None = (
+        None  # of the pilots (``ChannelEstimate.surprise``); above 1: the belief is stale
+    )
+    updates: int | None = None  # that the plan had
+    short_db: float | None = None  # believed utility of the beams below ``direct``'s, decibels of bound, where it was compared
+    # of data sent as a waveform (``twin.link``)
+    data_bits: Int[Array, " user"] | None = None  # uncoded, of the frames that were played
+    ber: Float[Array, " user"] | None = None  # share of them decided wrongly
+    evm_db: Float[Array, " user"] | None = None  # mean square error of a unit-power symbol after the equaliser
 
 
 @dataclass(frozen=True)
@@ -91,14 +118,29 @@ class Blocks:
     rate_bps: Float[Array, "block user"]
     snr: Float[Array, "block user"]  # mean over subcarriers, ratio
     matched: Float[Array, "block user"]  # the same with a matched beam on the same path powers
+    carried: Float[Array, "block user 3"] | None = (
+        None  # bits, wrong bits, mean square error of the frame played; None: none is
+    )
 
 
-def no_blocks(numerology: Numerology, user: Int[Array, " user"]) -> Blocks:
-    """No block served yet."""
+def no_blocks(numerology: Numerology, user: Int[Array, " user"], played: bool = False) -> Blocks:
+    """No block served yet; ``played``: frames of bits will be."""
     shape = (numerology.blocks, len(user))
     return Blocks(
-        user=user, served=np.zeros(shape, bool), rate_bps=np.zeros(shape), snr=np.zeros(shape), matched=np.zeros(shape)
+        user=user,
+        served=np.zeros(shape, bool),
+        rate_bps=np.zeros(shape),
+        snr=np.zeros(shape),
+        matched=np.zeros(shape),
+        carried=np.zeros((*shape, 3)) if played else None,
     )
+
+
+def with_carried(blocks: Blocks, frames: Carried, block: Int[Array, " event"], column: Int[Array, " event"]) -> Blocks:
+    """Add the frames played for some (block, user) pairs."""
+    carried = np.zeros((*blocks.served.shape, 3)) if blocks.carried is None else blocks.carried.copy()
+    carried[block, column] = np.column_stack([frames.bits, frames.wrong, frames.error])
+    return replace(blocks, carried=carried)
 
 
 def with_served(
@@ -112,15 +154,30 @@ def with_served(
     data_share: Float[Array, " event"],
     spacing_hz: float,
     noise_w: float,
+    distortion: Complex[Array, "event subcarrier chain source"] | None = None,
+    stream: Int[Array, " event"] | None = None,
 ) -> Blocks:
-    """Add served (block, user) pairs: ``rate = data_share spacing sum_m log2(1 + |h_m d|^2 p_m / noise)`` (papers/000, eq 7)."""
-    heard = (channel[..., :, None] * digital[:, None, :, :]).sum(axis=2)[..., 0]
-    snr = (heard.real**2 + heard.imag**2) * power_w / noise_w
+    """Add served (block, user) pairs: ``rate = data_share spacing sum_m log2(1 + |h_m d|^2 p_m / noise)`` (papers/000, eq 7).
+
+    Of several streams an event's own is ``stream``; the others come through the same channel and count as noise, too.
+    What the machine sends that is no data (``Emission.distortion``) comes through the same channel and counts as noise.
+    """
+    streams = (channel[..., :, None] * digital[:, None, :, :]).sum(axis=2)
+    heard, noise, share = streams[..., 0], noise_w, 1.0  # type: Any, Any, Any
+    if stream is not None and streams.shape[-1] > 1:
+        event = np.arange(len(stream))
+        heard = streams[event, :, stream]
+        power = streams.real**2 + streams.imag**2
+        noise = noise_w + (power.sum(axis=-1) - power[event, :, stream]) * power_w
+        share = np.sum(np.abs(digital[event, :, stream]) ** 2, axis=-1)
+    if distortion is not None:
+        noise = noise + (np.abs((channel[:, :, None, :] @ distortion)[:, :, 0]) ** 2).sum(axis=-1)
+    snr = (heard.real**2 + heard.imag**2) * power_w / noise
     served, rate, mean, matched = (getattr(blocks, name).copy() for name in ("served", "rate_bps", "snr", "matched"))
     served[block, column] = True
     rate[block, column] = data_share * spacing_hz * np.log2(1.0 + snr).sum(axis=-1)
     mean[block, column] = snr.mean(axis=-1)
-    matched[block, column] = matched_gain * power_w.mean(axis=-1) / noise_w
+    matched[block, column] = matched_gain * share * power_w.mean(axis=-1) / noise_w
     return replace(blocks, served=served, rate_bps=rate, snr=mean, matched=matched)
 
 
@@ -147,9 +204,8 @@ def dwell_bound(
     )  # [1, 1, element, chain]
     heard = beam_gains(paths, half.array, combiner, frequency, end="arrival")[0, :, 0]  # [path, chain]
     direction = paths.arrival_m / np.linalg.norm(paths.arrival_m, axis=1, keepdims=True)
-    slopes = np.stack(steering_gradient(half.array, direction, frequency[0]), axis=1)  # [path, 2, element]
-    slopes = slopes * element_amplitude(half.array, direction)[:, None, None]
-    b_gradient = slopes @ combiner[0, 0]
+    b_gradient = leaning(half, direction, float(frequency[0]), combiner[0, 0])
+    b_gradient = b_gradient * element_amplitude(half.array, direction)[:, None, None]
     noise = dwell.noise_w * (combiner[0, 0].T @ combiner[0, 0].conj())
     assert emission.drive.samples is not None
     samples, frames = emission.drive.samples.shape[-1], len(emission.drive.t_ns)
@@ -166,6 +222,28 @@ def dwell_bound(
         delay_s=paths.delay_s,
     )
     return covariance, np.abs(amplitude) ** 2 * direction_information(heard, b_gradient, noise)[1] * (samples * frames)
+
+
+def leaning(
+    half: HalfSpec, direction: Float[Array, "path 3"], frequency_hz: float, combiner: Complex[Array, "element chain"]
+) -> Complex[Array, "path 2 chain"]:
+    """Derivatives of a combiner's outputs ``combiner^T a(u)`` with respect to uy and uz."""
+    if not half.array.columns:
+        return np.asarray(np.stack(steering_gradient(half.array, direction, frequency_hz), axis=1) @ combiner)
+    at = nodes_of(half.array, np.array([frequency_hz]), True)
+    grid = at.wave, at.spread, at.column_m, at.row_m, at.columns, at.rows
+    held = np.ascontiguousarray(combiner).reshape(1, 1, -1)
+    out = np.zeros((3, len(direction), 1, combiner.shape[1]), dtype=np.complex128)
+    first = np.zeros(len(direction), dtype=np.int64)
+    patterns_at(
+        np.ascontiguousarray(held.real),
+        np.ascontiguousarray(held.imag),
+        *grid,
+        first,
+        np.ascontiguousarray(direction[:, 1:]),
+        out,
+    )
+    return np.swapaxes(out[1:, :, 0], 0, 1)
 
 
 def sent_amplitude(dwell: Dwell, spec: FrontendSpec) -> Complex[Array, " entity"]:
@@ -203,12 +281,15 @@ def owners(
     """Whose echo each detection is (-1: nobody's), and whether it says so of the direction too.
 
     An echo's range and speed do not depend on the beam it came through, so the owner is the mover nearest in both, within five standard
-    deviations and half a metre and half a metre a second; a detection then is the owner's own when it is also within a car's length of it.
+    deviations and half a metre and half a metre a second; a detection then is the owner's own when it is also within a car's length of it, its
+    elevation taken to be right where it has none.
     """
     gap = np.abs(value[:, None, 2:] - truth[None, :, 2:])
     reach = 5 * np.sqrt(np.diagonal(spread, axis1=1, axis2=2)[:, 2:]) + 0.5
     cost = (gap / reach[:, None]).max(axis=-1)
     owner = cost.argmin(axis=1)
+    flat = np.isinf(spread[:, 1, 1])
+    value = np.where(flat[:, None] & ELEVATION.diagonal(), truth[owner], value)
     apart = np.linalg.norm(spot(value) - spot(truth)[owner], axis=-1)
     owner = np.where(cost[np.arange(len(value)), owner] < 1, owner, -1)
     return owner, (owner >= 0) & (apart < SAME_MOVER_M)
@@ -225,17 +306,21 @@ def bound_detections(
     """Detections drawn from the bound: the sensing fidelity ``bound``.
 
     A mover inside the beam's main lobe is detected when its integrated SNR exceeds ``detect_db``; its error is normal with the bound's covariance.
-    Leaves out false alarms, ambiguities and the merging of close movers, which the fidelity ``echo`` has.
+    One by a line array says nothing of elevation: uz is 0 with infinite variance. Leaves out false alarms, ambiguities and the merging of close
+    movers, which the fidelity ``echo`` has.
     """
     found: list[tuple[Any, ...]] = []
     for d, dwell in enumerate(dwells):
         bound, snr = dwell_bound(dwell, receive, spec, numerology)
+        flat = np.isinf(bound[:, 1, 1]) & (spec.receive.array.rows == 1)  # a line array tells no elevation
+        drawn = np.where(flat[:, None, None] & ELEVATION, 1.0, bound)
         seen = np.flatnonzero(
-            (snr > 10 ** (detect_db / 10)) & in_main_lobe(dwell, spec) & np.isfinite(bound).all(axis=(1, 2))
+            (snr > 10 ** (detect_db / 10)) & in_main_lobe(dwell, spec) & np.isfinite(drawn).all(axis=(1, 2))
         )
         at_ns = dwell.truth.t_ns
         error = draws.normal("sensing.bound", dwell.paths.sink[seen], at_ns, 4)
-        value = measured(dwell)[seen] + np.einsum("eij,ej->ei", np.linalg.cholesky(bound[seen]), error)
+        value = measured(dwell)[seen] + np.einsum("eij,ej->ei", np.linalg.cholesky(drawn[seen]), error)
+        value[flat[seen], 1] = 0.0
         found.append((np.full(seen.size, at_ns), np.full(seen.size, d), value, bound[seen], decibels(snr[seen])))
     empty = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros((0, 4, 4)), np.zeros(0))
     t_ns, dwell_of, value, covariance, snr_db = (np.concatenate(column) for column in zip(empty, *found, strict=True))
@@ -260,9 +345,8 @@ class Scorer:
         down: Paths,
     ) -> Kpi:
         """The key figures of subframe ``k``; ``reports`` are the machine's on the beams it was given in it."""
-        predicted = np.full(len(self.user), np.nan)
-        known = np.isin(belief.channel.user, self.user)
-        predicted[np.searchsorted(self.user, belief.channel.user[known])] = belief.predicted_bps[known]
+        predicted = self._spread(belief.channel.user, belief.predicted_bps)
+        plan, foretold = echo.plan, echo.plan.formula_bps is not None
         return Kpi(
             k=k,
             t_ns=truth.t_ns,
@@ -275,10 +359,24 @@ class Scorer:
             beam_delay_us=max((report.effective_ns - report.accepted_ns for _, report in reports), default=0) * 1e-3,
             doppler_block=doppler_block_product(down, echo.numerology.block_ns),
             dropped_w=0.0 if echo.echo is None else echo.echo.dropped_w,
+            planned_bps=self._spread(plan.user, plan.planned_bps) if foretold else None,
+            formula_bps=self._spread(plan.user, plan.formula_bps) if foretold else None,
+            surprise=self._spread(belief.channel.user, belief.channel.surprise) if foretold else None,
+            updates=len(plan.update_block) if foretold else None,
+            short_db=belief.short_db,
             **self._service(blocks, echo.numerology),
+            **({} if blocks.carried is None else self._data(blocks.user, blocks.carried)),
             **self._sensing(dwells, belief.detections, echo.receive_beam, echo.spec, echo.numerology),
             **self._following(truth, belief),
         )
+
+    def _spread(self, user: Int[Array, " some"], value: Float[Array, " some"] | None) -> Float[Array, " user"]:
+        """Figures of some users along the axis of all; NaN for the others."""
+        out = np.full(len(self.user), np.nan)
+        if value is not None:
+            known = np.isin(user, self.user)
+            out[np.searchsorted(self.user, user[known])] = value[known]
+        return out
 
     def _service(self, blocks: Blocks, numerology: Numerology) -> dict[str, Any]:
         """Rates, signal to noise and outage of the users; NaN for the absent."""
@@ -302,6 +400,17 @@ class Scorer:
             "served_blocks": served,
             "outage_blocks": outage,
             "block_rate_bps": block_rate,
+        }
+
+    def _data(self, user: Int[Array, " some"], carried: Float[Array, "block some 3"]) -> dict[str, Any]:
+        """Bits, bit error rate and error vector of the users' frames; NaN where no frame was played."""
+        frames = (carried[..., 0] > 0).sum(axis=0)
+        bits, wrong, error = carried.sum(axis=0).T
+        mean = np.where(frames, error, np.nan) / np.maximum(frames, 1)
+        return {
+            "data_bits": np.nan_to_num(self._spread(user, bits)).astype(np.int64),
+            "ber": self._spread(user, np.where(frames, wrong, np.nan) / np.maximum(bits, 1)),
+            "evm_db": self._spread(user, decibels(mean)),
         }
 
     def _sensing(
@@ -332,13 +441,15 @@ class Scorer:
             false_alarms += int((owner < 0).sum())
             for i in np.flatnonzero(near):
                 j = owner[i]
-                miss = value[i] - truth[j]
-                nees.append(float(miss @ np.linalg.solve(spread[i], miss)))
+                told = np.isfinite(np.diagonal(spread[i]))
+                miss = np.where(told, value[i] - truth[j], np.nan)
+                square = miss[told] @ np.linalg.solve(spread[i][np.ix_(told, told)], miss[told])
+                nees.append(float(square * 4 / told.sum()))
                 seen[column[j]] = True
                 if not best_db[column[j]] >= decibels(snr[j]) or np.isnan(error[column[j], 0]):
                     error[column[j]], bound[column[j]] = miss, np.sqrt(np.diagonal(covariance[j]))
                     best_db[column[j]] = decibels(snr[j])
-            dark = np.isnan(best_db[column]) & np.isfinite(covariance).all(axis=(1, 2))
+            dark = np.isnan(best_db[column]) & np.isfinite(covariance[:, 0, 0])
             best_db[column[dark]] = decibels(snr[dark])
             bound[column[dark]] = np.sqrt(np.diagonal(covariance[dark], axis1=1, axis2=2))
         return {

@@ -8,7 +8,7 @@ machine answers for each block's own time; ``split`` materialises block events f
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,12 @@ from hal.array import AntennaArray, element_amplitude
 from hal.errors import Misuse
 from hal.frontend import Beam, BeamReport, Drive, Emission, Frontend, HalfSpec, Listen, Reception
 from hal.medium import Paths, beam_gains, wideband
-from hal.record import Array, Complex, Float, Int
+from hal.record import Array, Bool, Complex, Float, Int
 from twin.channel import Channel
 from twin.control import Controller, one_stream
 from twin.engine import Engine
-from twin.kpi import Blocks, Dwell, Kpi, Scorer, bound_detections, no_blocks, with_served
+from twin.kpi import Blocks, Dwell, Kpi, Scorer, bound_detections, no_blocks, with_carried, with_served
+from twin.link import Link
 from twin.physics.draws import Draws
 from twin.records import (
     BasebandCommand,
@@ -38,6 +39,8 @@ from twin.world import World
 
 __all__ = ["Air", "Site", "play"]
 
+ROW = ("slot", "delay_s", "phase_rad", "amplitude")  # of a beam memory
+
 
 @dataclass(frozen=True)
 class Air:
@@ -49,6 +52,7 @@ class Air:
     numerology: Numerology
     waveform: Waveform
     sensing_fidelity: str  # "echo": samples through the estimator; "bound": errors drawn from the Cramer-Rao bound
+    link: Link | None = None  # plays a frame of bits in every served block; None: rates by the formula alone
 
 
 @dataclass
@@ -63,6 +67,8 @@ class Site:
     digital: Complex[Array, "slot chain stream"]
     transmit: BeamReport  # the whole memory, as last reported
     receive: BeamReport
+    control_latency_ns: int = 0  # from a data beam's design to its command
+    waiting: list[tuple[int, BeamsCommand]] = field(default_factory=list)  # designed, to be commanded at these instants
 
 
 @dataclass(frozen=True)
@@ -87,10 +93,11 @@ def play(
     subframes: int,
     watch: Callable[[Subframe, Site], None],
     split: bool = False,
+    begin: int = 0,
 ) -> Generator[Any, Any, None]:
-    """The site's process: ``subframes`` subframes, each sense -> steer -> latch -> pilots -> precode -> serve -> score -> publish."""
+    """The site's process: subframes ``begin .. subframes - 1``, each sense -> steer -> latch -> pilots -> precode -> serve -> score -> publish."""
     numerology, stage = air.numerology, engine.ledger.stage
-    for k in range(subframes):
+    for k in range(begin, subframes):
         start, plan = k * numerology.subframe_ns, site.plan
         with stage("world"):
             truth, users, down, up, block_ns = surroundings(air, site, start)
@@ -102,9 +109,11 @@ def play(
         with stage("steer"):
             command = site.controller.steer(echo)
         with stage("set_beam"):
-            reports = latch(site, command.beams, engine.now)
+            following = plan if command.plan is None else command.plan
+            next_ns = start + numerology.subframe_ns + following.sensing_ns
+            reports = in_turn(site, command.beams, (plan, following), engine.now, next_ns)
 
-        blocks = no_blocks(numerology, users)
+        blocks = no_blocks(numerology, users, played=air.link is not None)
         pilots: PilotObservation | None = None
         baseband: BasebandCommand | None = None
         for first, last in segments(numerology.blocks, split):
@@ -118,7 +127,7 @@ def play(
                 with stage("precode"):
                     baseband = site.controller.precode(pilots).baseband
             with stage("blocks"):
-                blocks = serve(site, numerology, plan, baseband, users, down, block_ns, first, last, blocks)
+                blocks = serve(site, air, plan, baseband, users, down, block_ns, first, last, blocks)
         keep(site, baseband)
 
         yield engine.until(start + numerology.subframe_ns)
@@ -179,7 +188,8 @@ def sense(air: Air, site: Site, plan: Plan, start: int) -> tuple[list[Dwell], li
 def sounding(air: Air, site: Site, event_ns: Int[Array, " event"], slot: int) -> Drive:
     """Sensing frames from one slot: QPSK on the delay-Doppler grid, known to the monostatic receiver, full power."""
     numerology, frames = air.numerology, len(event_ns)
-    streams = site.digital.shape[-1]
+    streams = max(int(site.digital[slot].any(axis=0).sum()), 1)
+    weights = site.digital[slot][:, :streams]
     cells = numerology.delay_bins * numerology.doppler_bins
     words = air.draws.words(f"{site.name}.symbols", np.arange(streams)[None, :], event_ns[:, None], (cells + 15) // 16)
     grid = qpsk(words, cells).reshape(frames, streams, numerology.delay_bins, numerology.doppler_bins)
@@ -189,7 +199,7 @@ def sounding(air: Air, site: Site, event_ns: Int[Array, " event"], slot: int) ->
         slot=np.full(frames, slot),
         frequency_hz=np.array([numerology.carrier_hz]),
         power_w=np.full((frames, 1), site.frontend.spec.transmit_power_w),
-        digital=np.broadcast_to(site.digital[slot], (frames, *site.digital.shape[1:])),
+        digital=np.broadcast_to(weights, (frames, *weights.shape)),
         samples=samples,
         sample_rate_hz=numerology.sample_rate_hz,
         roll_off=numerology.roll_off,
@@ -317,9 +327,7 @@ def latch(site: Site, beams: BeamsCommand | None, at_ns: int) -> list[tuple[str,
     for half in ("transmit", "receive"):
         if beams is None or not len(getattr(beams, f"{half}_slot")):
             continue
-        slot, delay_s, phase_rad, amplitude = (
-            getattr(beams, f"{half}_{name}") for name in ("slot", "delay_s", "phase_rad", "amplitude")
-        )
+        slot, delay_s, phase_rad, amplitude = (getattr(beams, f"{half}_{name}") for name in ROW)
         report = site.frontend.set_beam(
             Beam(half=half, slot=slot, delay_s=delay_s, phase_rad=phase_rad, amplitude=amplitude), at_ns
         )
@@ -328,9 +336,36 @@ def latch(site: Site, beams: BeamsCommand | None, at_ns: int) -> list[tuple[str,
     return reports
 
 
+def in_turn(
+    site: Site, beams: BeamsCommand | None, plans: tuple[Plan, Plan], now_ns: int, next_ns: int
+) -> list[tuple[str, BeamReport]]:
+    """Latch what needs no design now, and data beams as each one's design is done: those due before ``next_ns``, at their own instants."""
+    if beams is not None and site.control_latency_ns:
+        data = np.isin(beams.transmit_slot, np.concatenate([plan.slot for plan in plans]))
+        if data.any():
+            site.waiting.append((now_ns + site.control_latency_ns, sent_rows(beams, data)))
+        beams = sent_rows(beams, ~data, heard=True)
+    reports = latch(site, beams, now_ns)
+    while site.waiting and site.waiting[0][0] < next_ns:
+        due_ns, rows = site.waiting.pop(0)
+        reports += latch(site, rows, due_ns)
+    return reports
+
+
+def sent_rows(beams: BeamsCommand, keep: Bool[Array, " row"], heard: bool = False) -> BeamsCommand:
+    """Some of the transmit rows, and all of the receive rows or none."""
+    sent = {name: getattr(beams, f"transmit_{name}")[keep] for name in ROW}
+    back = {name: getattr(beams, f"receive_{name}")[slice(None) if heard else slice(0)] for name in ROW}
+    return replace(
+        beams,
+        **{f"transmit_{name}": value for name, value in sent.items()},
+        **{f"receive_{name}": value for name, value in back.items()},
+    )
+
+
 def serve(
     site: Site,
-    numerology: Numerology,
+    air: Air,
     plan: Plan,
     baseband: BasebandCommand | None,
     users: Int[Array, " user"],
@@ -341,6 +376,7 @@ def serve(
     blocks: Blocks,
 ) -> Blocks:
     """The data blocks ``first .. last-1``: the drawn channel through the beam really in force, a row for each block with a served user."""
+    numerology = air.numerology
     block = np.arange(max(first, plan.sensing_blocks), last)
     block = block[(plan.slot[block] >= 0) & plan.served[block].any(axis=1)]
     if not block.size or not len(users):
@@ -350,6 +386,7 @@ def serve(
     )  # the pilots a block's baseband rests on; -1: last subframe's
     power, digital = site.power_w[plan.slot[block]].copy(), site.digital[plan.slot[block]].copy()
     if baseband is not None:
+        digital = widened(digital, baseband.digital.shape[-1])
         where = np.searchsorted(baseband.slot, plan.slot[block])
         known = (
             (update >= 0)
@@ -357,7 +394,7 @@ def serve(
             & (baseband.slot[np.minimum(where, len(baseband.slot) - 1)] == plan.slot[block])
         )
         power[known] = baseband.power_w[update[known], where[known]]
-        digital[known] = baseband.digital[update[known], where[known]]
+        digital[known] = widened(baseband.digital, digital.shape[-1])[update[known], where[known]]
     drive = Drive(
         t_ns=block_ns[block],
         slot=plan.slot[block],
@@ -369,6 +406,8 @@ def serve(
     column = np.flatnonzero(np.isin(plan.user, users))
     event, who = np.nonzero(plan.served[block][:, column])
     sink = plan.user[column][who]
+    # who is served at once with others has the stream of its rank among all that the plan serves at all
+    stream = np.cumsum(plan.served.any(axis=0))[column][who] - 1 if plan.baseband is not None else np.zeros_like(who)
     array = site.frontend.spec.transmit.array
     wanted = np.zeros((len(emission.response), len(down.sink)), dtype=np.bool_)
     for row in range(len(wanted)):
@@ -377,19 +416,40 @@ def serve(
     channel = wideband(
         down, gains, numerology.subcarrier_hz, emission.row[event], block[event], sink
     )  # [event, subcarrier, chain]
+    if air.link is not None:
+        blocks = with_carried(
+            blocks,
+            air.link.carried(
+                numerology,
+                down,
+                gains,
+                row=emission.row[event],
+                block=block[event],
+                sink=sink,
+                emission=emission,
+                event=event,
+                stream=stream,
+                channel=channel,
+                draws=air.draws,
+            ),
+            block[event],
+            np.searchsorted(users, sink),
+        )
     return with_served(
         blocks,
         block=block[event],
         column=np.searchsorted(users, sink),
         channel=channel,
-        digital=digital[event],
-        power_w=power[event],
+        digital=emission.drive.digital[event],
+        power_w=emission.drive.power_w[event],
         matched_gain=matched_gain(down, array, block[event], sink),
         data_share=np.where(
             np.isin(block[event], plan.update_block), 1.0 - numerology.pilot_ns / numerology.block_ns, 1.0
         ),
         spacing_hz=numerology.subcarrier_spacing_hz,
         noise_w=numerology.user_noise_w,
+        distortion=None if emission.distortion is None else emission.distortion[event],
+        stream=stream,
     )
 
 
@@ -407,7 +467,14 @@ def keep(site: Site, baseband: BasebandCommand | None) -> None:
     """The last update's baseband stays in force until the next subframe's first pilots."""
     if baseband is not None:
         site.power_w[baseband.slot] = baseband.power_w[-1]
-        site.digital[baseband.slot] = baseband.digital[-1]
+        site.digital = widened(site.digital, baseband.digital.shape[-1])
+        site.digital[baseband.slot] = widened(baseband.digital[-1], site.digital.shape[-1])
+
+
+def widened(digital: Complex[Array, "... chain stream"], streams: int) -> Complex[Array, "... chain more"]:
+    """Weights with at least so many streams: the added ones are silent."""
+    more = streams - digital.shape[-1]
+    return digital if more <= 0 else np.concatenate([digital, np.zeros((*digital.shape[:-1], more))], axis=-1)
 
 
 def merged(old: BeamReport, new: BeamReport) -> BeamReport:

@@ -126,10 +126,10 @@ def rows_of(folder: Path) -> tuple[list[str], Iterator[list[str]]]:
 
 
 class Paired:
-    """What both runs have in the same subframes, condensed."""
+    """What both runs have in the same subframes, condensed; those before ``since`` are only looked through for a difference."""
 
-    def __init__(self, a: Path, b: Path) -> None:
-        self.folders = (a, b)
+    def __init__(self, a: Path, b: Path, since: int = 0) -> None:
+        self.folders, self.since = (a, b), since
         self.rows = [0, 0]
         self.paired = 0
         self.first: dict[str, Any] | None = None  # where the tables first differ
@@ -187,7 +187,8 @@ class Paired:
             if self.first is None and texts[0] != texts[1]:
                 unlike = [name for name, x, y in zip(names, *texts, strict=True) if x != y]
                 self.first = {"k": int(texts[0][k]), "t_s": int(texts[0][t_ns]) * 1e-9, "columns": unlike}
-            yield texts
+            if int(texts[0][k]) >= self.since:
+                yield texts
 
     def judged(self) -> dict[str, dict[str, Any]]:
         """Both means, the difference and its interval, for every figure that both ever had."""
@@ -233,7 +234,7 @@ class Paired:
         if at is None or not self.paired:
             return {}
         thin = self.course.coarser(240)
-        columns = {"k": thin.k, "a": thin.mean[:, at], "b": thin.mean[:, at + len(self.figures)]}
+        columns = {"k": thin.k + self.since, "a": thin.mean[:, at], "b": thin.mean[:, at + len(self.figures)]}
         return {name: [float(v) if np.isfinite(v) else None for v in column] for name, column in columns.items()}
 
 

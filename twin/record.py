@@ -15,7 +15,7 @@ import logging
 import struct
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, BinaryIO, Literal, NamedTuple, cast
@@ -32,7 +32,7 @@ from zstandard import ZstdError
 from hal import wire
 from hal.errors import Misuse, RemoteFault
 
-__all__ = ["Recorder", "Row", "RunHash", "info", "parts", "read", "recover", "rows", "told"]
+__all__ = ["Cut", "Recorder", "Row", "RunHash", "info", "parts", "read", "records", "recover", "rows", "told"]
 
 PROFILE = "isac-twin"
 CHUNK_BYTES = 64 * 1024
@@ -330,7 +330,7 @@ def rows(path: str | Path) -> Iterator[Row]:
     for part in parts(path):
         schemas: dict[int, Schema] = {}
         channels: dict[int, Channel] = {}
-        for item in _records(part):
+        for item in records(part):
             if isinstance(item, Schema):
                 schemas[item.id] = item
             elif isinstance(item, Channel):
@@ -340,7 +340,7 @@ def rows(path: str | Path) -> Iterator[Row]:
                 schema = schemas.get(channel.schema_id)
                 name = "" if schema is None else schema.name
                 yield Row(channel.topic, item.log_time, item.publish_time, item.sequence, name, item.data)
-            elif isinstance(item, _Cut):
+            elif isinstance(item, Cut):
                 _log.warning("%s: %s; read up to there", part, item.why)
 
 
@@ -364,7 +364,7 @@ def recover(source: str | Path, target: str | Path) -> int:
         known: dict[tuple[Any, ...], int] = {}
         for part in parts(source):
             schemas, channels = {0: 0}, {}
-            for item in _records(part):
+            for item in records(part):
                 if isinstance(item, Schema):
                     key: tuple[Any, ...] = (item.name, item.encoding, item.data)
                     known.setdefault(key, 0)
@@ -404,10 +404,10 @@ def info(path: str | Path) -> dict[str, Any]:
     told: dict[str, dict[str, Any]] = {"about": {}, "summary": {}}
     cuts = []
     for part in files:
-        for item in _records(part, emit_chunks=True):
+        for item in records(part, chunks=True):
             if isinstance(item, Metadata) and item.name in told:
                 told[item.name].update(item.metadata)
-            elif isinstance(item, _Cut):
+            elif isinstance(item, Cut):
                 cuts.append(f"{part.name}: {item.why}")
     return {
         "files": [str(part) for part in files],
@@ -435,7 +435,7 @@ def told(what: Mapping[str, Any]) -> str:
     for topic, has in what["topics"].items():
         lines.append(f"  {topic:<{width}}  {has['messages']:>8} {has['record']}, {has['bytes'] / 1e6:.2f} MB")
     for name in ("about", "summary"):
-        lines += [f"{name}.{key}: {value}" for key, value in what[name].items()]
+        lines += [f"{name}.{key}: {value}" for key, value in what[name].items() if key != "scenario"]
     return "\n".join(lines)
 
 
@@ -449,19 +449,28 @@ class _Bounded:
         return self._file.read(min(length, self._size))
 
 
-class _Cut(NamedTuple):
+class Cut(NamedTuple):
+    """Where a file ends that does not end as it should."""
+
     why: str
 
 
-def _records(path: Path, emit_chunks: bool = False) -> Iterator[McapRecord | _Cut]:
-    """The records of one file, checked against their checksums; last a ``_Cut`` if the file does not end as it should."""
+def records(
+    path: Path, chunks: bool = False, place: Callable[[int], object] = lambda offset: None
+) -> Iterator[McapRecord | Cut]:
+    """The records of one file, checked against their checksums; last a ``Cut`` if the file does not end as it should.
+
+    ``place`` is told where in the file each one begins, before it comes.
+    """
     with open(path, "rb") as file:
         bounded = cast(IO[bytes], _Bounded(file, path.stat().st_size))
-        reader = StreamReader(bounded, validate_crcs=True, emit_chunks=emit_chunks)
-        first = True
+        reader = StreamReader(bounded, validate_crcs=True, emit_chunks=chunks)
+        first, end = True, len(MCAP0_MAGIC)
         known: set[tuple[type, int]] = {(Schema, 0)}
         try:
             for item in reader.records:
+                begin, end = end, file.tell()
+                place(begin)
                 first = False
                 if isinstance(item, (Schema, Channel)):
                     known.add((type(item), item.id))
@@ -469,8 +478,8 @@ def _records(path: Path, emit_chunks: bool = False) -> Iterator[McapRecord | _Cu
                     Channel: (Schema, getattr(item, "schema_id", 0)),
                     Message: (Channel, getattr(item, "channel_id", 0)),
                 }
-                if needs.get(type(item), (Schema, 0)) not in known:
-                    yield _Cut(
+                if not chunks and needs.get(type(item), (Schema, 0)) not in known:
+                    yield Cut(
                         f"it is damaged: what declares {needs[type(item)][0].__name__.lower()} {needs[type(item)][1]} is lost"
                     )
                     return
@@ -478,9 +487,9 @@ def _records(path: Path, emit_chunks: bool = False) -> Iterator[McapRecord | _Cu
         except InvalidMagic:
             if first:
                 raise RemoteFault(f"{path}: is not an MCAP recording") from None
-            yield _Cut("its last bytes are not those of a recording")
+            yield Cut("its last bytes are not those of a recording")
         except EndOfFile:
-            yield _Cut("it ends in the middle: its writer was killed")
+            yield Cut("it ends in the middle: its writer was killed")
         except (
             McapError,
             ValueError,
@@ -491,7 +500,7 @@ def _records(path: Path, emit_chunks: bool = False) -> Iterator[McapRecord | _Cu
             struct.error,
             ZstdError,
         ) as error:
-            yield _Cut(f"it is damaged: {error}")
+            yield Cut(f"it is damaged: {error}")
 
 
 def _plain(value: Any) -> Any:

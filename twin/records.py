@@ -13,13 +13,16 @@ __all__ = [
     "BasebandCommand",
     "BeamsCommand",
     "Belief",
+    "Change",
     "ChannelEstimate",
+    "Clock",
     "Command",
     "Detections",
     "EchoObservation",
     "Numerology",
     "PilotObservation",
     "Plan",
+    "Playing",
     "Tracks",
     "Truth",
 ]
@@ -86,6 +89,13 @@ class Plan:
     looked: Int[Array, "look 3"] | None = None  # track (or -1), user (or -1) and the subframe of the last dwell on it
     search_cell: int = 0  # raster cell of the next search dwell
     throughput: Float[Array, " user"] | None = None  # running mean of the believed rate given to each user, bit/s
+    # users served at once, a stream each: None: by turns
+    baseband: str | None = None  # "mrt" or "rzf": what the streams' weights are made by
+    blind: Bool[Array, " user"] | None = None  # whose stream rests on the tracked angle alone, not on its pilots
+    # what a planner that predicts expects of the subframe, and why it is as it is
+    planned_bps: Float[Array, " user"] | None = None  # mean over channels drawn from the belief; NaN: not predicted
+    formula_bps: Float[Array, " user"] | None = None  # by equation (22) of papers/004, ageing included
+    reason: tuple[str, ...] | None = None
 
 
 @record
@@ -112,6 +122,39 @@ class BasebandCommand:
     slot: Int[Array, " slot"]
     digital: Complex[Array, "update slot chain stream"]
     power_w: Float[Array, "update slot subcarrier"]
+
+
+@record
+class Change:
+    """An admin or a fork changed something: with the seed and the controllers' acts, all that the rest of the run depends on."""
+
+    t_ns: int  # of the first subframe that goes by it
+    scenario: str  # whole, as the YAML of a scenario file
+
+
+@record
+class Clock:
+    """How the loop kept pace, by the wall clock: said, not recorded, and no part of the run hash. Of the subframe before the one it is said in."""
+
+    k: int  # the subframe it is said in
+    t_ns: int  # its start, simulated
+    lag_ns: int  # behind the deadline; 0 where not paced
+    budget_ns: int  # wall time a subframe has at this pace
+    late: int  # deadlines missed so far
+    stage_ns: dict[str, int]  # wall time of each stage; steer includes sensing, tracking, planning and precoding
+
+
+@record
+class Playing:
+    """Where a replay stands: said on ``replay.`` whenever that changes, and twice a second."""
+
+    t_ns: int  # of the subframe said last
+    first_ns: int  # of the stretch that is played
+    last_ns: int
+    period_ns: int  # between two subframes
+    playing: bool  # False: paused, or at the end
+    speed: float  # simulated over wall time; 0: as fast as it goes
+    loop: bool  # begins again at the end
 
 
 @record
@@ -172,6 +215,11 @@ class ChannelEstimate:
     pilot_state: Float[Array, "user 4"] | None = None  # uy, uz and their rates (1/s)
     pilot_covariance: Float[Array, "user 4 4"] | None = None
     power: Float[Array, " user"] | None = None  # running mean of |gain|^2; 0: never heard
+    # of an estimator of whole vectors, at the receive array's elements
+    vector: Complex[Array, "user subcarrier element"] | None = None
+    vector_error: Complex[Array, "user element element"] | None = None  # covariance of what is not known of ``vector``
+    # mean of the pilots' normalised squared innovation over samples: 1 when directions and ageing are what they are believed to be
+    surprise: Float[Array, " user"] | None = None
 
 
 @record
@@ -185,6 +233,7 @@ class Belief:
     predicted_bps: Float[Array, " user"]  # of ``channel.user``, over the subframe
     swaps: int  # bindings that changed from one track to another, so far
     rebindings: int  # users bound again after a loss, so far
+    short_db: float | None = None  # how far the beams just designed are below ``direct``'s, where the precoder compared them
 
 
 @record

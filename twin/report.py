@@ -277,21 +277,25 @@ def headline(out: History) -> str:
 
 
 def users(out: History) -> str:
-    """A row for each user."""
+    """A row for each user; what its plan promised beside what came, where a planner predicts."""
+    told = out.summary.get("users", {})
+    columns = [("rate_gbps", 2, "rate, Gbit/s"), ("predicted_gbps", 2, "believed")]
+    if any(u.get("planned_gbps") is not None for u in told.values()):
+        columns += [("planned_gbps", 4, "planned"), ("formula_gbps", 4, "by equation (22)")]
+        columns += [("planned_error", 3, "planning error"), ("pilot_surprise", 2, "pilots' surprise")]
+    columns += [("snr_db", 1, "SNR, dB"), ("beam_loss_db", 2, "beam loss, dB")]
+    fine = max((u["rate_gbps"] or 0.0 for u in told.values()), default=1.0) < 0.1
     rows = [
         (
             name,
             percent(u["present_share"]),
-            *(
-                number(u[k], d)
-                for k, d in (("rate_gbps", 2), ("predicted_gbps", 2), ("snr_db", 1), ("beam_loss_db", 2))
-            ),
+            *(number(u[key], 4 if fine and key.endswith("_gbps") else digits) for key, digits, _ in columns),
             percent(u["outage_share"]),
         )
-        for name, u in out.summary.get("users", {}).items()
+        for name, u in told.items()
     ]
-    head = ("user", "present", "rate, Gbit/s", "believed", "SNR, dB", "beam loss, dB", "outage")
-    return table(head, rows, numeric=range(1, 7), caption="Users") if rows else ""
+    head = ("user", "present", *(title for *_, title in columns), "outage")
+    return table(head, rows, numeric=range(1, len(head)), caption="Users") if rows else ""
 
 
 def movers(out: History) -> str:

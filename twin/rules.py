@@ -127,17 +127,6 @@ def bands_fit(scenario: SimpleNamespace) -> Broken:
             )
 
 
-@reads("communication")
-def built(scenario: SimpleNamespace) -> Broken:
-    """Only what exists may be asked for."""
-    if scenario.communication.fidelity == "waveform":
-        yield (
-            ("communication", "fidelity"),
-            "bits through modem and channel are not built yet; use abstract",
-            "waveform",
-        )
-
-
 @reads("sites")
 def one_site(scenario: SimpleNamespace) -> Broken:
     """One base station, for now."""

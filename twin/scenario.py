@@ -29,6 +29,7 @@ from twin.engine import Pacing
 from twin.estimation import Estimator
 from twin.expect import Expectation
 from twin.fields import columns
+from twin.link import Link
 from twin.mobility import Mobility
 from twin.outside import Outside
 from twin.planning import Planner
@@ -90,6 +91,7 @@ class Communication:
     subcarriers: Annotated[int, Ge(1)] = 32  # on which channel and rate are evaluated
     fidelity: Literal["abstract", "waveform"] = "abstract"  # rate formula, or bits through modem and channel
     noise_figure_db: Annotated[float, Ge(0), Le(100)] = 10.0  # of a user's receiver
+    link: Link = field(default_factory=Link)  # what fidelity waveform sends
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ class Control:
     precoding: Annotated[Precoder, Family("twin.precoding")] = field(
         default_factory=partial(make, "twin.precoding", "delay_phase")
     )
+    control_latency_ns: Annotated[int, In("us"), Ge(0)] = 0  # what designing a data beam takes: from the belief it rests on to its command
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from twin.kpi import Kpi
 
 __all__ = ["Summary", "table"]
 
+EXPECTED = {"believed": "predicted_bps", "planned": "planned_bps", "formula": "formula_bps"}
 PARAMETERS = ("uy", "uz", "range_m", "velocity_mps")
 
 
@@ -23,9 +24,13 @@ class Summary:
             name: np.zeros(len(users))
             for name in ("present", "rate", "predicted", "snr_blocks", "loss_blocks", "blocks", "outage")
         }
+        # rates that were expected, beside those that came: count, realised, expected, squared difference
+        self._expected = {name: np.zeros((4, len(users))) for name in EXPECTED}
+        self._surprise = np.zeros((2, len(users)))
         self._mover = {name: np.zeros(len(movers)) for name in ("present", "tracked", "miss", "sigma")}
         self._pair = {name: np.zeros((len(movers), 4)) for name in ("error", "bound", "ratio")}
         self._seen = np.zeros(len(movers))
+        self._data = np.zeros((3, len(users)))  # of frames that were played: bits, wrong bits, bits times mean square error
         self._whole = dict.fromkeys(
             (
                 "detections",
@@ -59,6 +64,19 @@ class Summary:
         lit = np.isfinite(kpi.snr_db)  # of a subframe in the dark nobody can say what a better beam would have brought
         user["loss_blocks"][lit] += blocks[lit] * 10 ** ((kpi.snr_db[lit] + kpi.beam_loss_db[lit]) / 10)
         user["outage"] += kpi.outage_blocks
+        for name, tally in self._expected.items():
+            value = getattr(kpi, EXPECTED[name])
+            if value is not None:
+                both = np.flatnonzero(here & np.isfinite(value) & (blocks > 0))
+                rate, value = kpi.rate_bps[both] * 1e-9, value[both] * 1e-9
+                tally[:, both] += np.stack([np.ones(len(both)), rate, value, (value - rate) ** 2])
+        if kpi.surprise is not None:
+            told = np.isfinite(kpi.surprise)
+            self._surprise[:, told] += np.stack([kpi.surprise[told], np.ones(told.sum())])
+        if kpi.data_bits is not None and kpi.ber is not None and kpi.evm_db is not None:
+            heard = np.isfinite(kpi.evm_db)
+            bits = kpi.data_bits[heard]
+            self._data[:, heard] += np.stack([bits, bits * kpi.ber[heard], bits * 10 ** (kpi.evm_db[heard] / 10)])
         mover = self._mover
         mover["present"] += present
         followed = kpi.tracked >= 0
@@ -100,6 +118,12 @@ class Summary:
             seen = self._seen.sum()
             whole_ratio = np.sqrt(self._pair["ratio"].sum(axis=0) / seen)
             whole_error, whole_bound = (np.sqrt(self._pair[name].sum(axis=0) / seen) for name in ("error", "bound"))
+            expected = {
+                name: {"gbps": sums[2] / sums[0], "error": np.sqrt(sums[3] / sums[0]) / (sums[1] / sums[0])}
+                for name, sums in self._expected.items()
+            }
+            surprise = self._surprise[0] / self._surprise[1]
+            ber, evm_db = self._data[1] / self._data[0], 10 * np.log10(self._data[2] / self._data[0])
         subframes = max(self.subframes, 1)
         return {
             "users": {
@@ -110,6 +134,14 @@ class Summary:
                     "snr_db": plain(snr_db[i]),
                     "beam_loss_db": plain(loss_db[i]),
                     "outage_share": plain(outage[i]),
+                    **({"ber": plain(ber[i]), "evm_db": plain(evm_db[i])} if self._data.any() else {}),
+                    # root mean square of expected less realised rate over the mean rate, subframes with service only
+                    "believed_error": plain(expected["believed"]["error"][i]),
+                    "planned_gbps": plain(expected["planned"]["gbps"][i]),
+                    "planned_error": plain(expected["planned"]["error"][i]),
+                    "formula_gbps": plain(expected["formula"]["gbps"][i]),
+                    "formula_error": plain(expected["formula"]["error"][i]),
+                    "pilot_surprise": plain(surprise[i]),
                 }
                 for i, name in enumerate(self.users)
             },
@@ -179,16 +211,20 @@ def table(summary: dict[str, Any]) -> str:
 
     console = Console(file=None, record=False)
     with console.capture() as captured:
+        rates = [u["rate_gbps"] or 0.0 for u in summary["users"].values()]
+        unit, scale = ("Gbit/s", 1.0) if max(rates, default=1.0) >= 0.1 else ("Mbit/s", 1e3)
+        planned = any(u.get("planned_gbps") is not None for u in summary["users"].values())
         users = Table(title="users", title_justify="left", box=None, pad_edge=False)
-        for column in ("user", "rate Gbit/s", "believed", "SNR dB", "beam loss dB", "outage"):
+        columns = [("rate_gbps", f"rate {unit}"), ("predicted_gbps", "believed")]
+        if planned:
+            columns += [("planned_gbps", "planned"), ("formula_gbps", "by eq 22")]
+        for column in ("user", *(title for _, title in columns), "SNR dB", "beam loss dB", "outage"):
             users.add_column(column, justify="left" if column == "user" else "right")
         for name, u in summary["users"].items():
             users.add_row(
                 name,
-                *(
-                    shown(u[k], d)
-                    for k, d in (("rate_gbps", 2), ("predicted_gbps", 2), ("snr_db", 1), ("beam_loss_db", 2))
-                ),
+                *(shown(None if u[k] is None else u[k] * scale, 2) for k, _ in columns),
+                *(shown(u[k], d) for k, d in (("snr_db", 1), ("beam_loss_db", 2))),
                 percent(u["outage_share"]),
             )
         console.print(users)
@@ -213,7 +249,7 @@ def table(summary: dict[str, Any]) -> str:
         pace = f"lag p99 {lag['lag']['p99_us']:.0f} us, late {lag['late']} times ({lag['overrun']}: {slipped})"
     speed = run["simulated_s"] / max(run["wall_s"], 1e-9)
     lines = [
-        f"sum rate {shown(summary['rate_gbps'], 2)} Gbit/s",
+        f"sum rate {shown(None if summary['rate_gbps'] is None else summary['rate_gbps'] * scale, 2)} {unit}",
         f"tracks alive {percent(tracks['alive_share'])}, false {shown(tracks['false'], 2)} a subframe; "
         f"users bound to the right track {percent(tracks['bound_right_share'])}, swaps {tracks['swaps']}, rebindings {tracks['rebindings']}",
         f"detections {sensing['detections']}, of them through side lobes {sensing['side_lobe_echoes']}, false alarms {sensing['false_alarms']}; "
@@ -222,6 +258,11 @@ def table(summary: dict[str, Any]) -> str:
         f"subframe CPU p50 {cpu_ms:.2f} ms of {lag['budget_us'] / 1e3:g} ms, {pace}",
         f"{run['subframes']} subframes, {run['simulated_s']:.3f} s simulated in {run['wall_s']:.2f} s ({speed:.2f} x real time)",
         f"seed {run['seed']}, hash {run['hash'][:16]}{'; INTERRUPTED' if run['interrupted'] else ''}",
+    ]
+    lines += [
+        f"{name}: uncoded bit error rate {u['ber']:.2e}, error vector {shown(u['evm_db'], 1)} dB"
+        for name, u in summary["users"].items()
+        if u.get("ber") is not None
     ]
     lines += [f"warning: {line}" for line in summary["warnings"]]
     return captured.get() + "\n".join(lines)
@@ -250,4 +291,6 @@ def milli(value: float | None) -> float | None:
 def angle(pair: dict[str, float | None]) -> float | None:
     """Root sum square of both direction cosines, in millidegrees at boresight."""
     uy, uz = pair["uy"], pair["uz"]
-    return None if uy is None or uz is None else float(np.rad2deg(np.hypot(uy, uz)) * 1e3)
+    if uz is None:  # a line array tells one angle
+        uz = 0.0
+    return None if uy is None else float(np.rad2deg(np.hypot(uy, uz)) * 1e3)

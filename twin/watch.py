@@ -14,12 +14,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import IO, Any
 
 from hal.errors import LateArrival, Misuse, RemoteFault
-from hal.session import Patience
+from hal.session import Keys, Patience
 from twin.client import Message, Silence, Subscriber
 from twin.scene import Scene
 
@@ -110,7 +110,10 @@ def run(given: argparse.Namespace) -> int:
 
 
 class Ear:
-    """Listens for a scene: finds the site's topics, follows runs, and says how the connection fares. One thread owns it."""
+    """Listens for a scene: finds the site's topics, follows runs, and says how the connection fares. One thread owns it.
+
+    ``also`` are further topics (``beam.transmit.`` is the site's, ``/replay.`` nobody's), whose documents ``heard`` is given, like all others.
+    """
 
     def __init__(
         self,
@@ -122,7 +125,11 @@ class Ear:
         patience: Patience | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
         answers: Callable[[str], bool | None] | None = None,
+        keys: Keys | None = None,
+        also: Sequence[str] = (),
+        heard: Callable[[Message], None] = lambda message: None,
     ) -> None:
+        self._keys, self._also, self._heard = keys, also, heard
         self.scene, self.lock, self.clock = scene, threading.Lock(), clock
         self._asked, self._control = site, control
         self._silence = Silence(late_s=2.5, gone_s=6.0) if silence is None else silence
@@ -139,6 +146,8 @@ class Ear:
         message = self._sub.receive(timeout_s)
         with self.lock:
             done = message is not None and self.scene.take(message, self.clock())
+            if message is not None:
+                self._heard(message)
             self.scene.turn(self._sub.condition, self._past + self._sub.lost, self._sub.garbage)
         if message is not None:
             self._look_about(message)
@@ -154,11 +163,15 @@ class Ear:
 
     def _listen(self) -> Subscriber:
         site = self._site
-        topics = (ASIDE,) if site is None else (ASIDE, *(f"{site}.{what}." for what in ("plan", "belief", "kpi")))
+        own = ("plan.", "belief.", "kpi.", *(topic for topic in self._also if not topic.startswith("/")))
+        topics = (ASIDE, *(topic[1:] for topic in self._also if topic.startswith("/")))
+        if site is not None:
+            topics += tuple(f"{site}.{topic}" for topic in own)
         return Subscriber(
             self.scene.endpoint,
             topics,
             control=self._control,
+            keys=self._keys,
             silence=self._silence,
             patience=self._patience,
             follow=True,

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from tools.reproduce import dual_fig4, dual_loops, dual_proposition2, dual_proposition3
+from tools.reproduce import dual_closed_loop, dual_fig4, dual_loops, dual_proposition2, dual_proposition3
 
 
 def judged(module, path):
@@ -59,3 +59,27 @@ def test_figure_4(folder):
     assert [*judged(dual_fig4, path).values()] == ["holds"] * 4
     changed(path, "rate", lambda row: float(row["updates"]))
     assert next(iter(judged(dual_fig4, path).values())) == "fails"
+
+
+def test_closed_loop(folder):
+    """A made-up CSV: the verdicts are the CSV's, whatever a run would say."""
+    path = folder / "loop.csv"
+
+    def write(held, followed_updates, stale):
+        with path.open("w", newline="") as stream:
+            out = csv.writer(stream)
+            out.writerow(dual_closed_loop.COLUMNS)
+            for name in ("follows", "held", "held, notices", "constant speed"):
+                for step in range(100):
+                    t, fast = step / 100, step >= 50 and name != "constant speed"
+                    speed = 5 + 28 * min(max(t - 0.4, 0) / 0.1, 1) * (name != "constant speed")
+                    updates = followed_updates if fast and name != "held" else 5
+                    rate = 4 if fast and name == "held" else 5
+                    planned = held if name == "held" else 5.1
+                    noticed = int(stale and name == "held, notices" and 42 <= step < 50)
+                    out.writerow([name, t, speed, speed, updates, 1, noticed, 1 + noticed, rate, planned, 1.2, 5])
+
+    write(held=5.1, followed_updates=12, stale=True)
+    assert set(judged(dual_closed_loop, path).values()) == {"holds"}
+    write(held=4.1, followed_updates=5, stale=False)
+    assert [*judged(dual_closed_loop, path).values()] == ["fails", "holds", "holds", "fails", "holds", "holds", "fails"]

@@ -9,12 +9,14 @@ import pytest
 
 from tools.reproduce import (
     squint,
+    squint_fig3,
     squint_fig4a,
     squint_fig4b,
     squint_fig4c,
     squint_fig4d,
     squint_fig6,
     squint_proposition1,
+    squint_table2,
     squint_table3,
 )
 
@@ -41,8 +43,13 @@ def verdicts(found):
 
 @pytest.mark.parametrize("better", [True, False])
 def test_figures_4(tmp_path, better):
-    ahead = {"SA-Opt": 2.0 if better else 0.5, "Comm-dedicated": 2.05, "Opt w/o TTD": 1.0}
-    below = {"SA-Opt": 0.5 if better else 2.0, "Sensing-dedicated": 0.5}
+    ahead = {
+        "SA-Opt": 2.0 if better else 0.5,
+        "Comm-dedicated": 2.05,
+        "Opt w/o TTD": 1.0,
+        "CSP-Net": 1.95 if better else 0.4,
+    }
+    below = {"SA-Opt": 0.5 if better else 2.0, "Sensing-dedicated": 0.5, "CSP-Net": 0.6 if better else 1.5}
 
     def value(x, scheme):
         return 10 ** (x / 10) * ahead.get(scheme, 1.0), 10 ** (-x / 10) * below.get(scheme, 1.0), 0.0
@@ -51,7 +58,7 @@ def test_figures_4(tmp_path, better):
     expected = "holds" if better else "fails"
     assert set(verdicts(squint_fig4a.verdict(path))) == {expected}
     assert verdicts(squint_fig4b.verdict(path)[:1]) == [expected]
-    assert verdicts(squint_fig4b.verdict(path)[-1:]) == ["holds"]
+    assert verdicts(squint_fig4b.verdict(path)[-2:]) == [expected, "holds"]
 
     def spread(x, scheme):
         fall = 0.01 if (scheme == "CBS-ISAC") == better and scheme != "Comm-dedicated" else 0.9
@@ -103,3 +110,31 @@ def test_a_figure_is_made_by_the_public_functions(tmp_path):
     found = squint.rows(path)
     assert len(found) == 4
     assert squint.curve(found, "Comm-dedicated", "rate")[1][0] > 0
+
+
+def curves(path, rows, variant=None):
+    with path.open("w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow([*(["scheme"] if variant else []), "step", "gain", "correlation_share", "rate_bits", "crb_db"])
+        table.writerows(rows)
+    return path
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_figure_3_and_table_2(tmp_path, learns):
+    sign = 1 if learns else -1
+    rises = [(i, 1 + sign * (1 - 0.5**i), 0.6 + sign * 0.3 * (1 - 0.5**i), 5 + sign * i, -sign * i) for i in range(10)]
+    found = verdicts(squint_fig3.verdict(curves(tmp_path / "c.csv", rises)))
+    assert [one for i, one in enumerate(found) if i != 1] == ["holds" if learns else "fails"] * 4
+    assert found[1] == "holds"
+    wanders = [(i, 1 + i, 0, 0, 0) for i in range(10)]
+    assert verdicts(squint_fig3.verdict(curves(tmp_path / "w.csv", wanders)))[1] == "fails"
+    full, half = (2.0, 0.9, 18, -30), (1.0, 0.45, 9, -15)
+    table = [
+        (name, step, *(full if (name == "CSP-Net") == learns else half))
+        for name in squint_table2.VARIANTS
+        for step in (1, 2)
+    ]
+    assert set(verdicts(squint_table2.verdict(curves(tmp_path / "t.csv", table, True)))) == {
+        "holds" if learns else "fails"
+    }

@@ -12,7 +12,7 @@ from tools.reproduce.dual import claim, main, read, written
 
 SCENARIO = Path(__file__).parents[2] / "scenarios" / "paper004.yaml"
 SLOW_MPS, FAST_MPS = 5.0, 33.0
-RAMP_S = 0.3  # a caricature of a change of speed: 93 m/s2, ten times what the tracker believes in
+RAMP_S = 0.3  # a caricature of a change of speed: 93 m/s2, thirty times what the tracker believes in
 PLANNING = "sites.bs0.control.planning"
 # name -> what is set over the scenario
 CONTROLLERS: dict[str, dict[str, Any]] = {
@@ -35,7 +35,13 @@ COLUMNS = (
 
 def traces(path: Path, change_s: float, end_s: float, faster: bool) -> list[str]:
     """Write the five users of the scenario as a trace: along y at one speed, then at another; return their names."""
-    place = {"user1": (55, -40, 1), "user2": (120, -30, 1), "user3": (60, 15, -1), "user4": (150, 40, -1), "user5": (70, 50, -1)}
+    place = {
+        "user1": (55, -40, 1),
+        "user2": (120, -30, 1),
+        "user3": (60, 15, -1),
+        "user4": (150, 40, -1),
+        "user5": (70, 50, -1),
+    }
     time_s = np.round(np.arange(0, end_s + 0.06, 0.01), 6)
     slope = (FAST_MPS - SLOW_MPS) / RAMP_S if faster else 0.0
     since = np.clip(time_s - change_s, 0, RAMP_S)
@@ -58,6 +64,7 @@ def played(overrides: dict[str, Any], trace: Path, names: list[str], end_s: floa
     users = [{"name": "user", "mobility": {"kind": "trace", "path": str(trace.resolve()), "names": names}}]
     scenario = load(SCENARIO, {"users": users, "duration_s": end_s, **overrides})
     rows: list[tuple[Any, ...]] = []
+    said: list[tuple[str, ...] | None] = [None]
 
     class Watched(Twin):
         def watch(self, subframe: Subframe, site: Site) -> None:
@@ -71,10 +78,13 @@ def played(overrides: dict[str, Any], trace: Path, names: list[str], end_s: floa
             tracked = float(np.linalg.norm(tracks.state[bound, 3:], axis=1).mean()) if bound.any() else np.nan
             rates = (kpi.rate_bps, kpi.planned_bps, kpi.formula_bps, kpi.predicted_bps)
             all_known = all(np.isfinite(rate).all() for rate in rates)
+            why, last = subframe.plan.reason or (), said[-1]
+            said.append(why)
+            anew = why != last and any("planned anew" in line for line in why)
             rows.append(
                 (
                     *(kpi.t_ns * 1e-9, speed, tracked, kpi.updates, subframe.plan.sensing_blocks),
-                    int(any("planned anew" in line for line in subframe.plan.reason or ())),
+                    int(anew),
                     float(np.nanmax(np.append(kpi.surprise, 0.0))),
                     *(float(rate.sum()) * 1e-6 if all_known else np.nan for rate in rates),
                 )
@@ -90,7 +100,7 @@ def make(path: Path, quick: bool) -> None:
 
     def lines() -> Iterator[tuple[Any, ...]]:
         for name, overrides in CONTROLLERS.items():
-            if quick and name in ("adaptive", "held, notices"):
+            if quick and name == "adaptive":
                 continue
             trace = path.with_name(f"{path.stem}-{'constant' if name == 'constant speed' else 'faster'}.csv")
             names = traces(trace, change_s, end_s, name != "constant speed")
@@ -107,7 +117,7 @@ def drawing(path: Path) -> None:
     from matplotlib.figure import Figure
 
     found = read(path)
-    figure = Figure(figsize=(9, 10), layout="constrained")
+    figure = Figure(figsize=(11, 10), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(4, 1, sharex=True)
     names = [name for name in CONTROLLERS if any(r["controller"] == name for r in found)]
@@ -124,14 +134,20 @@ def drawing(path: Path) -> None:
         if name in ("follows", "held", "adaptive"):
             axes[3].plot(t, smooth([r["planned_mbps"] for r in rows]), colour, ls="--", lw=1, label=f"{name}: planned")
         if name == "follows":
-            axes[3].plot(t, smooth([r["formula_mbps"] for r in rows]), colour, ls=":", lw=1, label="follows: equation (22)")
-    for axis, label in zip(axes, ("speed, m/s", "updates a subframe", "largest surprise of pilots", "sum rate, Mbit/s"), strict=True):
+            axes[3].plot(
+                t, smooth([r["formula_mbps"] for r in rows]), colour, ls=":", lw=1, label="follows: equation (22)"
+            )
+    for axis, label in zip(
+        axes, ("speed, m/s", "updates a subframe", "largest surprise of pilots", "sum rate, Mbit/s"), strict=True
+    ):
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8, ncols=2)
+        axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes[2].axhline(4.0, color="k", ls="--", lw=0.8)
     axes[3].set_xlabel("time, s")
     axes[3].set_yscale("log")
+    axes[3].yaxis.set_major_formatter("{x:g}")
+    axes[3].yaxis.set_minor_formatter("{x:g}")
     figure.savefig(path.with_suffix(".png"), dpi=120)
 
 
@@ -181,14 +197,14 @@ def verdict(path: Path) -> list[dict[str, Any]]:
             fast=error("follows", fast),
         ),
         claim(
-            "a plan that is held promises too much once users are fast",
+            "a plan that is held promises too much once users have moved on",
             error("held", fast) > 0.1 and abs(error("held", slow)) < 0.1,
             slow=error("held", slow),
             fast=error("held", fast),
         ),
         claim(
-            "following pays: a higher realised rate than held, once users are fast",
-            mean("follows", "rate_mbps", *fast) > mean("held", "rate_mbps", *fast),
+            "following pays: 1 % more realised than held, once users are fast",
+            mean("follows", "rate_mbps", *fast) > 1.01 * mean("held", "rate_mbps", *fast),
             gain=mean("follows", "rate_mbps", *fast) / mean("held", "rate_mbps", *fast) - 1,
         ),
         claim(
@@ -203,16 +219,14 @@ def verdict(path: Path) -> list[dict[str, Any]]:
         out.append(
             claim(
                 "the loop notices a stale R-hat while users speed up, and plans anew",
-                during > 0 and before == 0,
+                during > before,
                 noticed_before=before,
                 noticed_during=during,
                 largest_surprise=float(over("held, notices", "surprise", change, settled + 0.1).max()),
             )
         )
     if any(r["controller"] == "adaptive" for r in found):
-        gain = min(
-            mean("adaptive", "rate_mbps", *when) / mean("follows", "rate_mbps", *when) for when in (slow, fast)
-        )
+        gain = min(mean("adaptive", "rate_mbps", *when) / mean("follows", "rate_mbps", *when) for when in (slow, fast))
         out.append(claim("adaptive beats the paper's plan by 50 % and more, realised", gain > 1.5, gain=gain - 1))
     return out
 

@@ -121,7 +121,11 @@ def draw(path: Path) -> Any:
     drawing, axes = figure(len(READINGS))
     for axis, reading in zip(axes, READINGS, strict=True):
         mine = [r for r in found if r["reading"] == reading and r["plan"] in ("proposed", "ssu", "fsu", "rba")]
-        labels = {"title": reading, "xlabel": "requirement Γ, in the reading's unit", "ylabel": "rate, bit/Hz a subframe"}
+        labels = {
+            "title": reading,
+            "xlabel": "requirement Γ, in the reading's unit",
+            "ylabel": "rate, bit/Hz a subframe",
+        }
         curves(axis, mine, "gamma", "rate", "plan", **labels)
     return drawing
 

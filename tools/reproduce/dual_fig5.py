@@ -87,7 +87,14 @@ def draw(path: Path) -> Any:
     for axis, way in zip(axes, WAYS, strict=True):
         mine = [r for r in found if r["way"] == way]
         curves(
-            axis, mine, "sensing_blocks", "rate", "M", title=way, xlabel="sensing time, blocks", ylabel="rate, bit/Hz a subframe"
+            axis,
+            mine,
+            "sensing_blocks",
+            "rate",
+            "M",
+            title=way,
+            xlabel="sensing time, blocks",
+            ylabel="rate, bit/Hz a subframe",
         )
     return drawing
 

@@ -1,10 +1,12 @@
 """papers/001, figure 10: sensing error and spectral efficiency of the best sensing and the best communication precoder."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hal.array import direction_from, steering
+from tools.reproduce.figure import curves, figure
 from tools.reproduce.oddm import (
     NAMES,
     SCORED,
@@ -100,6 +102,32 @@ def verdict(path: Path) -> list[dict]:
         ),
     ]
     return out
+
+
+def draw(path: Path) -> Any:
+    """Spectral efficiency, and the range's RMSE, over the scattered paths' strength."""
+    found = selected(rows(path), scheme="joint")
+    drawing, axes = figure(2)
+    curves(
+        axes[0],
+        found,
+        "nlos_db",
+        "se_bps_hz",
+        "precoder",
+        xlabel="scattered paths, dB",
+        ylabel="spectral efficiency, bit/s/Hz",
+    )
+    curves(
+        axes[1],
+        found,
+        "nlos_db",
+        "rmse_range_m",
+        "precoder",
+        scale=1e3,
+        xlabel="scattered paths, dB",
+        ylabel="range RMSE, mm",
+    )
+    return drawing
 
 
 if __name__ == "__main__":

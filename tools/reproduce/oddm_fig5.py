@@ -1,10 +1,12 @@
 """papers/001, figure 5: how the precoder's central azimuth affects accuracy, with a combiner of random phases that steers no beam."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hal.array import direction_from, steering
+from tools.reproduce.figure import curves, figure
 from tools.reproduce.oddm import (
     NAMES,
     SCORED,
@@ -101,6 +103,17 @@ def verdict(path: Path) -> list[dict]:
         )
     )
     return out
+
+
+def draw(path: Path) -> Any:
+    """RMSE of each estimator and the bound, over the centre, for the four parameters."""
+    found = selected(rows(path), budget="paper")
+    drawing, axes = figure(4)
+    for axis, name in zip(axes, NAMES, strict=True):
+        mine = [{**r, "of": r["scheme"], "value": r[f"rmse_{name}"]} for r in found]
+        mine += [{**r, "of": "bound", "value": r[f"crlb_{name}"]} for r in found if r["scheme"] == "joint"]
+        curves(axis, mine, "x", "value", "of", log_y=True, xlabel="central azimuth of the precoder, deg", ylabel=name)
+    return drawing
 
 
 if __name__ == "__main__":

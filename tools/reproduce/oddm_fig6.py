@@ -1,9 +1,11 @@
 """papers/001, figure 6: a randomly steered combiner against the optimised one, and the closed form."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tools.reproduce.figure import figure
 from tools.reproduce.oddm import (
     NAMES,
     SCORED,
@@ -20,6 +22,7 @@ from tools.reproduce.oddm import (
     trials,
     write,
 )
+from twin.drawing import GREY, GRID, look
 from twin.physics.combiners import closed_form, genetic, random_steering, squinted, unambiguous
 
 
@@ -79,6 +82,26 @@ def verdict(path: Path) -> list[dict]:
             outliers=wide["outliers"],
         ),
     ]
+
+
+def draw(path: Path) -> Any:
+    """RMSE over bound, and the bound itself, a combiner a place."""
+    found = rows(path)
+    names = list(dict.fromkeys(str(r["combiner"]) for r in found))
+    drawing, axes = figure(2, 4.2)
+    for i, scheme in enumerate(("three_step", "joint")):
+        mine = {str(r["combiner"]): r for r in selected(found, scheme=scheme)}
+        value = [mine[n]["rmse_azimuth_rad"] / mine[n]["crlb_azimuth_rad"] for n in names]
+        axes[0].plot(value, range(len(names)), label=scheme, **{**look(i), "linestyle": ""})
+    bound = {str(r["combiner"]): r["crlb_azimuth_rad"] for r in selected(found, scheme="joint")}
+    axes[1].plot([np.rad2deg(bound[n]) * 1e3 for n in names], range(len(names)), **{**look(2), "linestyle": ""})
+    axes[0].axvline(1, color=GREY, linewidth=0.8)
+    for axis, label in zip(axes, ("azimuth RMSE over its bound", "bound of azimuth, mdeg"), strict=True):
+        axis.set_yticks(range(len(names)), names)
+        axis.set(xscale="log", xlabel=label)
+        axis.grid(**GRID)
+    axes[0].legend()
+    return drawing
 
 
 if __name__ == "__main__":

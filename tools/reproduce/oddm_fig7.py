@@ -1,9 +1,11 @@
 """papers/001, figure 7: convergence of the genetic search for elite rates of 10, 40 and 70 %."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tools.reproduce.figure import curves, figure
 from tools.reproduce.oddm import TABLE_I, Setup, claim, main, rows, selected, told, write
 from twin.physics.combiners import closed_form, genetic
 from twin.physics.hybrid_bound import angle_bound, angle_slopes, combiner_gram, precoder_gram
@@ -66,6 +68,17 @@ def verdict(path: Path) -> list[dict]:
             best_over_closed_form=min(end.values()),
         ),
     ]
+
+
+def draw(path: Path) -> Any:
+    """Mean over seeds of the best so far, an elite rate a curve."""
+    found = [{**r, "elite rate": f"{r['rate']:.0%}"} for r in rows(path)]
+    sizes = sorted({r["population"] for r in found})
+    drawing, axes = figure(len(sizes))
+    for axis, size in zip(axes, sizes, strict=True):
+        labels = {"title": f"population {size:g}", "ylabel": "angle bound over the digital one"}
+        curves(axis, selected(found, population=size), "generation", "over_digital", "elite rate", log_y=True, **labels)
+    return drawing
 
 
 if __name__ == "__main__":

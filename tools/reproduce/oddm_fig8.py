@@ -1,10 +1,12 @@
 """papers/001, figure 8: a beam sweep: the combiner designed at -30 deg, regenerated for central azimuths about a target at 15 deg."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hal.array import direction_from
+from tools.reproduce.figure import curves, figure
 from tools.reproduce.oddm import (
     NAMES,
     SCORED,
@@ -91,6 +93,21 @@ def verdict(path: Path) -> list[dict]:
         )
     )
     return out
+
+
+def draw(path: Path) -> Any:
+    """Azimuth RMSE over its bound, over the centre: a panel a combiner."""
+    found = [{**r, "over": r["rmse_azimuth_rad"] / r["crlb_azimuth_rad"]} for r in rows(path)]
+    names = list(dict.fromkeys(r["combiner"] for r in found))
+    drawing, axes = figure(len(names))
+    for axis, name in zip(axes, names, strict=True):
+        labels = {
+            "title": str(name),
+            "xlabel": "centre of the regenerated combiner, deg",
+            "ylabel": "azimuth RMSE over its bound",
+        }
+        curves(axis, selected(found, combiner=name), "x", "over", "scheme", log_y=True, **labels)
+    return drawing
 
 
 if __name__ == "__main__":

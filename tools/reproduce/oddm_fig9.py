@@ -1,9 +1,11 @@
 """papers/001, figure 9: the sweep of the precoder's central azimuth again, with the optimised combiner."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tools.reproduce.figure import curves, figure
 from tools.reproduce.oddm import NAMES, TABLE_I, Setup, claim, main, rows, selected
 from tools.reproduce.oddm_fig5 import CENTRES, QUICK, swept
 from twin.physics.combiners import genetic, random_phases
@@ -63,6 +65,17 @@ def verdict(path: Path) -> list[dict]:
     share = float(np.mean(np.all(levels < 10, axis=1)))
     out.append(claim("most centres satisfy millidegrees, millimetres, mm/s (all below 10)", share > 0.5, share=share))
     return out
+
+
+def draw(path: Path) -> Any:
+    """RMSE of each estimator and the bound, over the centre, for the four parameters."""
+    found = selected(rows(path), budget="paper", combiner="genetic")
+    drawing, axes = figure(4)
+    for axis, name in zip(axes, NAMES, strict=True):
+        mine = [{**r, "of": r["scheme"], "value": r[f"rmse_{name}"]} for r in found]
+        mine += [{**r, "of": "bound", "value": r[f"crlb_{name}"]} for r in found if r["scheme"] == "joint"]
+        curves(axis, mine, "x", "value", "of", log_y=True, xlabel="central azimuth of the precoder, deg", ylabel=name)
+    return drawing
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import numpy as np
 
 from twin.compare_precoders import SCHEMES, Setup, compare, interval_db
 from twin.precoding import Precoder
+from twin.precoding.csp_net import CspNet
 
 PAPER = {  # the paper's names for what it compares, and the steps it prints; eta and Gamma are our choice: it gives none
     "SA-Opt": SCHEMES["SA eq19 (21)"],
@@ -25,6 +26,9 @@ PAPER = {  # the paper's names for what it compares, and the steps it prints; et
     "CBS-ISAC, printed (24)": SCHEMES["CBS printed (24)"],
     "SA-Opt, amp (20)": SCHEMES["SA amp (20)"],
     "direct": SCHEMES["direct 4"],
+    "CSP-Net": CspNet(
+        rate_weight=4.28
+    ),  # the factored network, at direct's trade-off; as published: squint_fig3, squint_table2
 }
 
 

@@ -15,7 +15,7 @@ def verdict(path: Path) -> list[dict]:
     found = rows(path)
     share = {
         name: curve(found, name, "rate")[1] / curve(found, "Comm-dedicated", "rate")[1]
-        for name in ("SA-Opt", "CBS-ISAC", "Opt w/o TTD", "direct")
+        for name in ("SA-Opt", "CBS-ISAC", "Opt w/o TTD", "direct", "CSP-Net")
     }
     cbs, sa = share["CBS-ISAC"], share["SA-Opt"]
     ttd_db, half_db = paired_db(found, "SA-Opt", "Opt w/o TTD", "rate", max(r["x"] for r in found))
@@ -28,6 +28,12 @@ def verdict(path: Path) -> list[dict]:
             rate_ratio_db=ttd_db,
             ci95_db=half_db,
             share_of_direct=share["direct"][-1],
+        ),
+        claim(
+            "CSP-Net maintains its rate",
+            share["CSP-Net"][-1] >= 0.5 * share["CSP-Net"][0],
+            first=share["CSP-Net"][0],
+            last=share["CSP-Net"][-1],
         ),
     ]
 

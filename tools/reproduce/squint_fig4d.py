@@ -17,7 +17,7 @@ def verdict(path: Path) -> list[dict]:
     found = rows(path)
     db = {
         name: 10 * np.log10(curve(found, name, "crb")[1])
-        for name in ("SA-Opt", "CBS-ISAC", "SA-Opt, amp (20)", "direct")
+        for name in ("SA-Opt", "CBS-ISAC", "SA-Opt, amp (20)", "direct", "CSP-Net")
     }
     sa, cbs, amp = db["SA-Opt"], db["CBS-ISAC"], db["SA-Opt, amp (20)"]
     return [
@@ -34,6 +34,11 @@ def verdict(path: Path) -> list[dict]:
             amp[-1] < cbs[-1],
             below_db=cbs[-1] - amp[-1],
             direct_below_db=cbs[-1] - db["direct"][-1],
+        ),
+        claim(
+            "CSP-Net's is below CBS's at the widest spread",
+            db["CSP-Net"][-1] < cbs[-1],
+            below_db=cbs[-1] - db["CSP-Net"][-1],
         ),
     ]
 

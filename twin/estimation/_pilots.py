@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
-from hal.array import LIGHT_MPS, cis, half_power_beamwidth, steering_factors
+from hal.array import LIGHT_MPS, cis, half_power_beamwidth
 from hal.check import finite, positive, shaped
 from hal.errors import Misuse
+from hal.hermitian import roots
 from hal.network import response
+from hal.planar import nodes_of, patterns_at
 from hal.record import Array, Bool, Complex, Float, Int, record
+from twin.estimation._kernels import locate
 from twin.records import PilotObservation
 
 __all__ = ["Ears", "Heard", "ears_of", "hear", "hear_with", "patterns", "unit"]
@@ -79,8 +84,27 @@ def hear_with(pilots: PilotObservation, ears: Ears, false_alarm: float, fit: flo
     if np.any(fine):
         who = np.flatnonzero(fine)
         use = heard[:, who] & (rows[:, who] == row[who])
-        cosines[who], covariance[who], good = _main_lobe(pilots, ears, who, use, row[who], middle[row[who]], width, fit)
-        located[who] = good
+        frequency_hz = pilots.numerology.subcarrier_hz
+        nodes, (real, imaginary) = nodes_of(array, frequency_hz, ears.held.shape[1] == 1, 1e-7), _apart(ears)
+        cosines[who], covariance[who], located[who] = locate(
+            real,
+            imaginary,
+            nodes.wave,
+            nodes.spread,
+            2 * np.pi / LIGHT_MPS * frequency_hz,
+            nodes.column_m,
+            nodes.row_m,
+            nodes.columns,
+            nodes.rows,
+            ears.pilot,
+            who,
+            use,
+            row[who],
+            middle[row[who]],
+            width,
+            pilots.noise_w,
+            fit,
+        )
     coarse = np.flatnonzero(heard.any(axis=0) & ~fine)
     if len(coarse):
         cosines[coarse], located[coarse] = _sweep(pilots, ears, coarse, width, fit)
@@ -89,17 +113,27 @@ def hear_with(pilots: PilotObservation, ears: Ears, false_alarm: float, fit: flo
 
 
 def _above_noise(pilots: PilotObservation, ears: Ears, false_alarm: float) -> Bool[Array, "update user"]:
-    from scipy.special import gammainccinv
+    from scipy.fft import fft
 
     updates, _, chains, subcarriers = pilots.pilot.shape
-    level = ears.pilot / np.sqrt(positive("noise_w", pilots.noise_w))
     share = false_alarm / (3 * updates)
     cells = 2 * subcarriers
-    energy = np.sum(np.abs(level) ** 2, axis=(2, 3)) > gammainccinv(chains * subcarriers, share)
-    delay = np.abs(np.fft.fft(level, cells, axis=3)) ** 2 / subcarriers
+    level = (ears.pilot / np.sqrt(positive("noise_w", pilots.noise_w))).astype(np.complex64)
+    field = fft(level, cells, axis=3)
+    delay = (field.real**2 + field.imag**2) / np.float32(subcarriers)
+    # Parseval: twice as many cells as subcarriers hold twice the energy
+    energy = delay.sum(axis=(2, 3)) * np.float32(subcarriers / cells) > _quantile(chains * subcarriers, share)
     at_one = delay.max(axis=(2, 3)) > np.log(cells * chains / share)
-    at_all = delay.sum(axis=2).max(axis=2) > gammainccinv(chains, share / cells)
+    at_all = delay.sum(axis=2).max(axis=2) > _quantile(chains, share / cells)
     return np.asarray(energy | at_one | at_all)
+
+
+@lru_cache(maxsize=64)
+def _quantile(samples: int, share: float) -> float:
+    """What the energy of ``samples`` unit noises exceeds with probability ``share``."""
+    from scipy.special import gammainccinv
+
+    return float(gammainccinv(samples, share))
 
 
 def ears_of(pilots: PilotObservation) -> Ears:
@@ -139,8 +173,7 @@ def _whitening(held: Complex[Array, "ear frequency element chain"]) -> Complex[A
     covariance = np.swapaxes(held, -1, -2) @ held.conj()
     each = np.arange(held.shape[-1])
     covariance[..., each, each] = 1.0
-    values, vectors = np.linalg.eigh(covariance)
-    return np.asarray((vectors / np.sqrt(np.maximum(values, 1e-3))[..., None, :]) @ np.swapaxes(vectors.conj(), -1, -2))
+    return roots(covariance, 1e-3, inverse=True)
 
 
 def patterns(
@@ -149,111 +182,22 @@ def patterns(
     ear: Int[Array, " one"],
     cosines: Float[Array, "one 2"],
     slopes: bool = False,
-) -> tuple[Array, ...]:
-    """``b = response^T a(u, f_m)`` ``[one subcarrier chain]`` and, if asked for, its derivatives by uy and uz; 0 where ``ear`` is -1."""
-    array, frequency_hz = pilots.spec.receive.array, pilots.numerology.subcarrier_hz
-    subcarriers, chains = len(frequency_hz), ears.held.shape[-1]
-    out = [np.zeros((len(ear), subcarriers, chains), dtype=np.complex128) for _ in range(3 if slopes else 1)]
-    on = np.flatnonzero(ear >= 0)
-    if not len(on):
-        return tuple(out)
-    a_y, a_z = steering_factors(array, unit(cosines[on])[:, None, :], frequency_hz[None, :])
-    wave = 2j * np.pi * frequency_hz[:, None] / LIGHT_MPS
-    y_m, z_m = array.position_m[:: array.rows, 1], array.position_m[: array.rows, 2]
-    columns = np.stack([a_y, wave * y_m * a_y], axis=-2) if slopes else a_y[..., None, :]
-    half = _along_columns(columns, ears.held[ear[on]], array.rows)
-    out[0][on] = (a_z[..., None, :] @ half[:, :, 0])[..., 0, :]
-    if slopes:
-        out[1][on] = (a_z[..., None, :] @ half[:, :, 1])[..., 0, :]
-        out[2][on] = ((wave * z_m * a_z)[..., None, :] @ half[:, :, 0])[..., 0, :]
-    return tuple(out)
+) -> Complex[Array, "kind one subcarrier chain"]:
+    """``b = response^T a(u, f_m)`` and, if asked for, its derivatives by uy and uz; 0 where ``ear`` is -1."""
+    _, frequencies, _, chains = ears.held.shape
+    out = np.zeros((3 if slopes else 1, len(ear), len(pilots.numerology.subcarrier_hz), chains), dtype=np.complex128)
+    nodes = nodes_of(pilots.spec.receive.array, pilots.numerology.subcarrier_hz, frequencies == 1, 1e-9)
+    real, imaginary = _apart(ears)
+    grid = nodes.wave, nodes.spread, nodes.column_m, nodes.row_m, nodes.columns, nodes.rows
+    patterns_at(real, imaginary, *grid, ear, np.ascontiguousarray(cosines), out)
+    return out
 
 
-def _along_columns(
-    columns: Complex[Array, "one subcarrier point column"],
-    held: Complex[Array, "one frequency element chain"],
-    rows: int,
-) -> Complex[Array, "one subcarrier point row chain"]:
-    """Responses summed along y; where one frequency stands for all, a few large products in place of many small ones."""
-    one, subcarriers, points, count = columns.shape
-    held = held.reshape(one, held.shape[1], count, -1)
-    if held.shape[1] == 1:
-        half = columns.reshape(one, subcarriers * points, count) @ held[:, 0]
-    else:
-        half = columns @ held
-    return np.asarray(half.reshape(one, subcarriers, points, rows, -1))
-
-
-def _main_lobe(
-    pilots: PilotObservation,
-    ears: Ears,
-    who: Int[Array, " one"],
-    use: Bool[Array, "update one"],
-    row: Int[Array, " one"],
-    middle: Float[Array, "one 2"],
-    width: Float[Array, " axis"],
-    fit: float,
-) -> tuple[Float[Array, "one 2"], Float[Array, "one 2 2"], Bool[Array, " one"]]:
-    y = ears.pilot[:, who] * use[:, :, None, None]
-    moment = np.einsum("iucm,iudm->umcd", y, y.conj())
-    looks = use.sum(axis=0)
-    offset = np.linspace(-0.8, 0.8, 9)[:, None] * np.where(width < 2, width, 0.0)
-    a, b = np.divmod(_grid_score(pilots, ears, row, middle[:, None] + offset, moment).argmax(axis=1), len(offset))
-    cosines = middle + np.column_stack([offset[a, 0], offset[b, 1]])
-    energy, noise = np.trace(moment, axis1=2, axis2=3).real.sum(axis=1), pilots.noise_w
-    subcarriers, chains = moment.shape[1], moment.shape[2]
-    for last in (False, False, True):
-        b, *slope = patterns(pilots, ears, row, cosines, slopes=True)
-        size = np.maximum(np.sum(np.abs(b) ** 2, axis=-1), 1e-30)
-        seen = np.einsum("umc,umcd->umd", b.conj(), moment)  # b^H R
-        power = np.einsum("umd,umd->um", seen, b).real
-        across = [d - b * (np.einsum("umc,umc->um", b.conj(), d) / size)[..., None] for d in slope]
-        # mean |gain|^2 summed over the looks, freed of noise
-        level = np.sum(power - looks[:, None] * noise * size, axis=1) / np.sum(size**2, axis=1)
-        level = np.maximum(level, 1e-6 * energy / np.maximum(size.sum(axis=1), 1e-30))
-        overlap = np.stack([np.stack([np.sum(p.conj() * q, axis=-1).real for q in across], -1) for p in across], -2)
-        prior = np.diag((0.5 * width) ** -2.0)
-        if last:
-            snr = level[:, None] * size / (looks[:, None] * noise)
-            weight = level[:, None] * snr / (1 + snr)
-            information = 2 / noise * np.einsum("um,umij->uij", weight, overlap) + prior
-            break
-        gradient = 2 * np.stack([np.einsum("umd,umd->um", seen, d).real for d in across], -1)
-        gradient = np.sum(gradient / size[..., None], axis=1)
-        curvature = 2 * level[:, None, None] * overlap.sum(axis=1) + noise * prior
-        cosines = cosines + np.clip(np.linalg.solve(curvature, gradient[..., None])[..., 0], -0.2 * width, 0.2 * width)
-    explained = np.sum(power / size, axis=1) - looks * subcarriers * noise
-    samples = looks * subcarriers * chains
-    signal = energy - noise * (samples + 2 * np.sqrt(samples))  # it may well be that little
-    good = (
-        (explained > fit * signal)
-        & np.all(np.abs(cosines - middle) <= 0.9 * width, axis=1)
-        & (np.sum(cosines**2, axis=1) < 1)
-    )
-    return cosines, np.linalg.inv(information), good
-
-
-def _grid_score(
-    pilots: PilotObservation,
-    ears: Ears,
-    row: Int[Array, " one"],
-    cosines: Float[Array, "one point 2"],
-    moment: Complex[Array, "one subcarrier chain chain"],
-) -> Float[Array, "one place"]:
-    """``sum |b^H y|^2 / |b|^2`` at every pair of a uy and a uz of ``cosines``, uz fastest; every fourth subcarrier is enough to start from."""
-    array, some = pilots.spec.receive.array, slice(None, None, 4)
-    frequency_hz, moment = pilots.numerology.subcarrier_hz[some], moment[:, some]
-    held = ears.held[row] if ears.held.shape[1] == 1 else ears.held[row][:, some]
-    direction = np.concatenate(
-        [np.zeros((*cosines.shape[:2], 1)), cosines], axis=-1
-    )  # ux is nothing to a grid in the y-z plane
-    a_y, a_z = steering_factors(array, direction[:, None], frequency_hz[None, :, None])
-    half = _along_columns(a_y, held, array.rows)
-    points, chains = half.shape[2], half.shape[-1]
-    b = a_z @ half.swapaxes(2, 3).reshape(*half.shape[:2], array.rows, -1)  # [one subcarrier uz (uy chain)]
-    b = b.reshape(*b.shape[:2], points, points, chains).swapaxes(2, 3).reshape(*b.shape[:2], -1, chains)
-    power = np.sum((b.conj() @ moment) * b, axis=-1).real
-    return np.asarray(np.sum(power / np.maximum(np.sum(np.abs(b) ** 2, axis=-1), 1e-30), axis=1))
+def _apart(ears: Ears) -> tuple[Array, Array]:
+    """The rows as ``[ear frequency (element chain)]``, real and imaginary parts apart, as vector lanes want them."""
+    count, frequencies, elements, chains = ears.held.shape
+    flat = ears.held.reshape(count, frequencies, elements * chains)
+    return np.ascontiguousarray(flat.real), np.ascontiguousarray(flat.imag)
 
 
 def _sweep(

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import numpy as np
 
-from hal.array import cis, element_amplitude, half_power_beamwidth, steering, to_array_frame, to_world_frame
+from hal.array import element_amplitude, half_power_beamwidth, steering, to_array_frame, to_world_frame
 from hal.check import Ge, Gt, Lt, positive
-from hal.record import Array, Bool, Complex, Float
+from hal.record import Array, Complex, Float
+from twin.estimation._kernels import carry, follow, fuse
 from twin.estimation._pilots import Ears, Heard, ears_of, hear, hear_with, patterns, unit
 from twin.records import ChannelEstimate, PilotObservation, Tracks
 
@@ -69,27 +70,23 @@ class Mmse:
         t_ns = int(pilots.update_ns[-1]) if len(pilots.update_ns) else pilots.t_ns
         state, covariance, _, _, _ = self._remembered(pilots, previous)
         ears = ears_of(pilots)
-        found = hear_with(pilots, ears, self.false_alarm, self.fit)
+        found = self._found(pilots, ears)
         middle_ns = int(np.mean(pilots.update_ns)) if len(pilots.update_ns) else t_ns
-        state, covariance = self._carried(state, covariance, (middle_ns - previous.t_ns) * 1e-9)
-        # heard, but not from where its beams stand: a few such subframes unmake a direction, and the user is swept for again
         width = np.array(half_power_beamwidth(pilots.spec.receive.array, pilots.spec.carrier_hz))
-        covariance[:, :2, :2] += found.astray[:, None, None] * np.diag((width / 4) ** 2)
-        noise = found.covariance + self.angle_floor**2 * np.eye(2)
-        innovation = np.where(found.located[:, None], found.cosines - state[:, :2], 0.0)
-        spread = covariance[:, :2, :2] + noise
-        # what was followed was a side lobe, or the user jumped: begin again
-        away = np.einsum("ui,ui->u", innovation, np.linalg.solve(spread, innovation[..., None])[..., 0]) > 18
-        state[away], covariance[away] = (
-            np.concatenate([state[away, :2], np.zeros((away.sum(), 2))], axis=1),
+        fuse(
+            state,
+            covariance,
+            found.located,
+            found.astray,
+            found.cosines,
+            found.covariance,
+            self.angle_floor**2,
+            (width / 4) ** 2,
             self._unknown(),
+            2 * self.acceleration_hold_s * self.angular_acceleration**2,
+            max((middle_ns - previous.t_ns) * 1e-9, 0.0),
+            max((t_ns - middle_ns) * 1e-9, 0.0),
         )
-        spread = covariance[:, :2, :2] + noise
-        kalman = np.swapaxes(np.linalg.solve(spread, covariance[:, :2, :]), -1, -2) * found.located[:, None, None]
-        state = state + (kalman @ innovation[..., None])[..., 0]
-        left = np.eye(4) - np.concatenate([kalman, np.zeros((len(state), 4, 2))], axis=2)
-        covariance = left @ covariance @ np.swapaxes(left, 1, 2) + kalman @ noise @ np.swapaxes(kalman, 1, 2)
-        state, covariance = self._carried(state, covariance, (t_ns - middle_ns) * 1e-9)
         cosines, spread = _directions(pilots, tracks, t_ns, state, covariance)
         gain, variance, power = self._gains(pilots, ears, cosines, previous)
         return ChannelEstimate(
@@ -129,6 +126,10 @@ class Mmse:
             gain[..., None] * steering(transmit, outward[:, None, :], pilots.numerology.subcarrier_hz[None, :])
         )
 
+    def _found(self, pilots: PilotObservation, ears: Ears) -> Heard:
+        """Who is heard in a subframe, and from where, by its pilots alone."""
+        return hear_with(pilots, ears, self.false_alarm, self.fit)
+
     def _remembered(
         self, pilots: PilotObservation, previous: ChannelEstimate
     ) -> tuple[Array, Array, Array, Array, Array]:
@@ -156,60 +157,38 @@ class Mmse:
         return np.diag([1 / 3, 1 / 3, self.angular_rate_hz**2, self.angular_rate_hz**2])
 
     def _carried(self, state: Array, covariance: Array, step_s: float) -> tuple[Array, Array]:
-        step_s = max(step_s, 0.0)
-        move = np.eye(4) + step_s * np.eye(4, k=2)
+        state, covariance = state.copy(), covariance.copy()
         density = 2 * self.acceleration_hold_s * self.angular_acceleration**2
-        grown = np.kron(np.array([[step_s**3 / 3, step_s**2 / 2], [step_s**2 / 2, step_s]]), np.eye(2)) * density
-        covariance = move @ covariance @ move.T + grown
-        # a direction is never less known than anywhere in front
-        over = np.maximum(covariance[:, [0, 1], [0, 1]].max(axis=1, initial=0.0) * 3, 1.0)
-        return state @ move.T, covariance / over[:, None, None]
+        for n in range(len(state)):
+            carry(state[n], covariance[n], density, max(step_s, 0.0))
+        return state, covariance
 
     def _gains(
         self, pilots: PilotObservation, ears: Ears, cosines: Float[Array, "user 2"], previous: ChannelEstimate
     ) -> tuple[Complex[Array, "state user subcarrier"], Float[Array, "state user subcarrier"], Float[Array, " user"]]:
         """Gains before the first update and after each; variances; the mean power at the end."""
         _, _, gain, variance, power = self._remembered(pilots, previous)
-        gains, variances = [gain], [variance]
         sent_w = positive("pilot_power_w", pilots.numerology.pilot_power_w) / max(gain.shape[1], 1)
         user = np.indices(ears.index.shape)[1]
         pair, place = np.unique(np.stack([ears.index, user], axis=-1).reshape(-1, 2), axis=0, return_inverse=True)
         held = patterns(pilots, ears, pair[:, 0], cosines[pair[:, 1]])[0]  # [pair subcarrier chain]
         place = place.reshape(ears.index.shape)
-        last_ns, loudest = previous.t_ns, np.zeros(gain.shape)
-        for i, t_ns in enumerate(pilots.update_ns):
-            b = held[place[i]]  # [user subcarrier chain]
-            strength = np.sum(np.abs(b) ** 2, axis=-1)
-            match = np.einsum("umc,ucm->um", b.conj(), ears.pilot[i])
-            open_ = strength > 0
-            safe = np.where(open_, strength, 1.0)
-            loudest = np.maximum(loudest, strength)
-            open_ &= strength > SIDE_LOBE * loudest  # through a side lobe the scattered part outshines the direction
-            z, noise = match / (safe * np.sqrt(sent_w)), np.where(open_, pilots.noise_w / (safe * sent_w), np.inf)
-            power = self._power(power, match, np.where(open_, strength, 0.0), pilots.noise_w, sent_w)
-            kept = np.exp(-max(int(t_ns) - last_ns, 0) * 1e-9 / self.coherence_s)
-            turned, trusted = _turned(gain, z, noise)
-            kept_user = np.where(trusted, kept, 0.0)[:, None]
-            gain = kept_user * turned
-            variance = kept_user**2 * variance + (1 - kept_user**2) * power[:, None]
-            weight = np.where(open_, variance / np.where(variance + noise > 0, variance + noise, 1.0), 0.0)
-            gain, variance = gain + weight * (z - gain), (1 - weight) * variance
-            gains.append(gain)
-            variances.append(variance)
-            last_ns = int(t_ns)
-        return np.stack(gains), np.stack(variances), power
-
-    def _power(self, power: Array, match: Array, strength: Array, noise_w: float, sent_w: float) -> Array:
-        """The running mean of ``|gain|^2``: each update counts by how well it can hear a gain of that size."""
-        fourth = np.sum(strength**2, axis=1)
-        safe = np.where(fourth > 0, fourth, 1.0)
-        fresh = np.maximum(np.sum(np.abs(match) ** 2 - noise_w * strength, axis=1) / (sent_w * safe), 0.0)
-        spread = noise_w * np.sum(strength, axis=1) / (sent_w * safe)  # what noise alone would add
-        first = (power == 0) & (fresh > 3 * spread / np.sqrt(max(match.shape[1], 1)))
-        share = (1 - self.power_memory) * np.divide(
-            power, power + spread, out=np.zeros_like(power), where=power > 0
-        ) ** 2
-        return np.where(fourth > 0, np.where(first, fresh, power + share * (fresh - power)), power)
+        gains, variances = follow(
+            held,
+            place.reshape(ears.index.shape),
+            ears.pilot,
+            np.asarray(pilots.update_ns),
+            previous.t_ns,
+            gain,
+            variance,
+            power,
+            sent_w,
+            pilots.noise_w,
+            self.coherence_s,
+            self.power_memory,
+            SIDE_LOBE,
+        )
+        return gains, variances, power
 
 
 def _directions(
@@ -239,24 +218,3 @@ def _directions(
         spread[bound[ahead]] = (slope @ tracks.covariance[row] @ np.swapaxes(slope, 1, 2))[ahead]
     long = np.maximum(np.sqrt(np.sum(cosines**2, axis=1)) / 0.9999, 1.0)
     return cosines / long[:, None], spread
-
-
-def _turned(
-    gain: Complex[Array, "user subcarrier"],
-    z: Complex[Array, "user subcarrier"],
-    noise: Float[Array, "user subcarrier"],
-) -> tuple[Complex[Array, "user subcarrier"], Bool[Array, " user"]]:
-    """``gain`` under the common phase and delay that match ``z`` best, and whether the match is more than chance and most of ``z``."""
-    subcarriers = z.shape[1]
-    places = 16 * subcarriers
-    weight = np.where(np.isfinite(noise), 1 / noise, 0.0)
-    spectrum = np.fft.fft(gain.conj() * z * weight, places, axis=1)
-    peak = np.abs(spectrum).argmax(axis=1)
-    value = spectrum[np.arange(len(gain)), peak]
-    ramp = 2 * np.pi * peak[:, None] / places * np.arange(subcarriers) + np.angle(value)[:, None]
-    own = np.sum(np.abs(gain) ** 2 * weight, axis=1)
-    fresh = np.maximum(np.sum(np.abs(z) ** 2 * weight, axis=1) - subcarriers, 1.0)
-    strength = np.abs(value) ** 2
-    deaf = ~np.any(weight > 0, axis=1)  # what is not listened to disproves nothing
-    turned = np.where(deaf[:, None], gain, gain * cis(ramp))
-    return turned, deaf | ((strength > np.log(places / 1e-3) * own) & (strength > 0.5 * own * fresh))

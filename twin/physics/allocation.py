@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
+from numba import njit
 
 from hal.check import positive
 from hal.errors import Misuse
@@ -122,61 +123,64 @@ def crb_power(
         return _exact_cvxpy(white, least_w, power_w, white_weight)
     if solver != "closed":
         raise Misuse(f"solver = {solver!r}: must be 'closed' or 'cvxpy'")
-    share = _barrier(white, np.asarray(least_w) / spare, white_weight, tolerance)
+    compiled: Any = _barrier
+    share = compiled(np.ascontiguousarray(white), np.asarray(least_w) / spare, white_weight, tolerance)
     power = least_w + spare * share
     return np.asarray(power * (power_w / power.sum()))
 
 
-def _barrier(
-    unit: Float[Array, "subcarrier parameter parameter"],
-    floor: Float[Array, " subcarrier"],
-    weight: Array,
-    tolerance: float,
-) -> Float[Array, " subcarrier"]:
-    """Shares x > 0, sum x = 1, that minimise ``log tr(W (sum (floor + x) J)^-1)``: the barrier's weight falls with each centred point."""
-    count = len(unit)
+@njit(cache=True)
+def _bound(base, flat, share, weight):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    inverse = np.linalg.inv(base + (share @ flat).reshape(base.shape))
+    return np.sum(weight * inverse.T), inverse
+
+
+@njit(cache=True)
+def _barrier(unit, floor, weight, tolerance):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Shares x > 0, sum x = 1, that minimise ``tr(W (sum (floor + x) J)^-1)``: the barrier's weight falls with each centred point."""
+    count, size = unit.shape[0], unit.shape[1]
     x = np.full(count, 1.0 / count)
-    flat = unit.reshape(count, -1)
-    base = np.tensordot(floor, unit, axes=1)
-
-    def bound(y: Array) -> tuple[float, Array]:
-        inverse = np.linalg.inv(base + (y @ flat).reshape(base.shape))
-        return float(np.trace(weight @ inverse)), inverse
-
-    value, inverse = bound(x)
+    flat = unit.reshape(count, size * size)
+    base = (floor @ flat).reshape(size, size)
+    left, right = np.empty((count, size * size)), np.empty((count, size * size))
+    scaled, sides = np.empty((count, count)), np.empty((count, 2))
+    value, inverse = _bound(base, flat, x, weight)
     barrier = 0.1 * value / count
     for _ in range(_STEPS * 4):
         middle = inverse @ weight @ inverse
         slope = -(flat @ middle.ravel())
-        left = (unit @ inverse).reshape(count, -1)
-        right = np.swapaxes(unit @ middle, -1, -2).reshape(count, -1)
+        for m in range(count):
+            left[m] = (unit[m] @ inverse).ravel()
+            right[m] = (unit[m] @ middle).T.copy().ravel()
         curve = left @ right.T
-        curve = curve + curve.T
-        gradient = slope - barrier / x
-        hessian = curve + np.diag(barrier / x**2)
         # equality-constrained Newton step, scaled by x
-        scaled = hessian * x[:, None] * x[None, :]
-        solved = np.linalg.solve(scaled, np.column_stack([-(x * gradient), x]))
-        dual = -(x @ solved[:, 0]) / (x @ solved[:, 1])
+        for m in range(count):
+            for n in range(count):
+                scaled[m, n] = (curve[m, n] + curve[n, m]) * x[m] * x[n]
+            scaled[m, m] += barrier
+            sides[m, 0], sides[m, 1] = barrier - x[m] * slope[m], x[m]
+        solved = np.linalg.solve(scaled, sides)
+        dual = -np.sum(x * solved[:, 0]) / np.sum(x * solved[:, 1])
         step = x * (solved[:, 0] + dual * solved[:, 1])
-        decrement = float(-(gradient @ step))
+        decrement = -np.sum((slope - barrier / x) * step)
         if decrement <= 1e-3 * barrier:
             # how far a linear model could still fall: the duality gap of a convex problem over the simplex
-            gap = float(slope @ x - slope.min())
+            gap = np.sum(slope * x) - slope.min()
             if gap <= tolerance * value or barrier * count < 1e-3 * tolerance * value:
                 break
             barrier *= 0.05
             continue
-        size = min(1.0, 0.95 / max(float(np.max(-step / x)), 1e-300))
-        start = value - barrier * float(np.log(x).sum())
+        length = min(1.0, 0.95 / max(np.max(-step / x), 1e-300))
+        start = value - barrier * np.log(x).sum()
+        trial, found, found_inverse = x, value, inverse
         for _ in range(40):
-            trial = x + size * step
-            found, found_inverse = bound(trial)
-            if found - barrier * float(np.log(trial).sum()) <= start - 1e-4 * size * decrement + 1e-15 * abs(start):
+            trial = x + length * step
+            found, found_inverse = _bound(base, flat, trial, weight)
+            if found - barrier * np.log(trial).sum() <= start - 1e-4 * length * decrement + 1e-15 * abs(start):
                 break
-            size *= 0.5
-        x, value, inverse = trial, found, found_inverse
-        x = x / x.sum()
+            length *= 0.5
+        value, inverse = found, found_inverse
+        x = trial / trial.sum()
     return x
 
 

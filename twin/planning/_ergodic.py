@@ -87,6 +87,7 @@ def ergodic_bits(
     *,
     follow: bool = True,
     gap_blocks: float | None = None,
+    unit: bool = False,
 ) -> Float[Array, "user block"]:
     """Mean bit/s/Hz of each user in each block after an update: ``E log2(1 + SINR)``, the effective channel known at the user.
 
@@ -98,6 +99,7 @@ def ergodic_bits(
         pilots: which users send pilots. Beams are ``rzf`` from aged estimates, from angle and spread alone for users without. None: the paper's,
             maximum ratio for all, from its R-hat.
         follow: whether beams follow the users' angular rate from block to block; if not they stay where they were at the subframe's start.
+        unit: maximum ratio beams of unit norm each time, as a transmitter of constant power has them, instead of on average (eq 21).
         gap_blocks: blocks between updates, for estimates that remember the updates before (as many as the sample holds); None: each for itself.
 
     Pilots cross the true channel; the filter knows the believed angle only. Ages are drawn at ``AGES`` points and interpolated. Left out: errors of the
@@ -105,11 +107,11 @@ def ergodic_bits(
     """
     drift = np.broadcast_to(np.asarray(scene.drift_radps, float), scene.azimuth_rad.shape)
     if follow or not np.any(drift):
-        return _bits_at(scene, case, sample, sensing_s, pilots, np.zeros_like(drift), gap_blocks)
+        return _bits_at(scene, case, sample, sensing_s, pilots, np.zeros_like(drift), gap_blocks, unit)
     length_s = case.blocks * case.block_s
     return np.asarray(
         sum(
-            share * _bits_at(scene, case, sample, sensing_s, pilots, drift * hour * length_s, gap_blocks)
+            share * _bits_at(scene, case, sample, sensing_s, pilots, drift * hour * length_s, gap_blocks, unit)
             for hour, share in zip(HOURS, SHARES, strict=True)
         )
     )
@@ -123,6 +125,7 @@ def _bits_at(
     pilots: Bool[Array, " user"] | None,
     moved_rad: Float[Array, " user"],
     gap_blocks: float | None,
+    unit: bool,
 ) -> Float[Array, "user block"]:
     crb = case.crb_s_rad2 / max(sensing_s, 1e-12)
     elevation = np.broadcast_to(np.asarray(scene.elevation_rad, float), scene.azimuth_rad.shape)
@@ -144,7 +147,7 @@ def _bits_at(
     blind = pilots is not None and not np.any(pilots)
     ages = np.unique(np.rint(np.geomspace(1, case.blocks, AGES)).astype(int))[: 1 if blind else None] - 1
     towards = steering_column(scene.position_m, scene.frequency_hz, scene.azimuth_rad, elevation)
-    beam = mrt(estimate, np.trace(known, axis1=1, axis2=2).real)
+    beam = mrt(estimate, None if unit else np.trace(known, axis1=1, axis2=2).real)
     found = np.empty((len(ages), len(case.gain)))
     for i, age in enumerate(ages):
         rho = np.asarray(case.rho)[:, age, None]

@@ -25,6 +25,7 @@ __all__ = [
     "rate",
     "shortest_sensing_s",
     "solve",
+    "user_bits",
 ]
 
 SEARCHES = ("optimal", "ssu", "fsu", "rba", "brute", "fixed")
@@ -212,6 +213,16 @@ def _bits(case: Case, t: float, arrays: tuple[Any, ...]) -> Float[Array, " block
     return out
 
 
+def user_bits(case: Case, sensing_s: float) -> Float[Array, "user block"]:
+    """Bit/s/Hz of each user in each block after an update, by eqs 22 and 23 and the dense formulas."""
+    correlation = case.factor @ np.conj(np.swapaxes(case.factor, 1, 2))
+    believed = believed_covariance(correlation, case.slope, case.gain, case.crb_s_rad2 / sensing_s, case.guard)
+    estimate = mmse_covariance(believed, case.pilot_snr)
+    rho = case.rho[:, : case.blocks]
+    gamma = sinr(correlation, case.gain, estimate, case.power_w, case.noise_w, rho, case.own_term, case.weight)
+    return np.asarray(np.log2(1 + gamma))
+
+
 def even_split(blocks: int, updates: int) -> Int[Array, " update"]:
     """Blocks of each update, as equal as whole numbers allow and the longer ones spread evenly (eq 27).
 
@@ -301,22 +312,9 @@ def _choice(case: Case, search: str, sensing_s: float, split: Int[Array, " updat
 
 def dense_bits(case: Case, sensing_s: Float[Array, " time"]) -> Float[Array, "time block"]:
     """``bits`` at many sensing times by the dense formulas of ``twin.physics``, matrices and all: what the kernels are held against."""
-    correlation = case.factor @ np.conj(np.swapaxes(case.factor, 1, 2))
     out = np.empty((len(sensing_s), case.blocks))
     for i, t_s in enumerate(sensing_s):
-        believed = believed_covariance(correlation, case.slope, case.gain, case.crb_s_rad2 / t_s, case.guard)
-        estimate = mmse_covariance(believed, case.pilot_snr)
-        gamma = sinr(
-            correlation,
-            case.gain,
-            estimate,
-            case.power_w,
-            case.noise_w,
-            case.rho[:, : case.blocks],
-            case.own_term,
-            case.weight,
-        )
-        out[i] = np.sum(np.log2(1 + gamma), axis=0)
+        out[i] = np.sum(user_bits(case, float(t_s)), axis=0)
     return out
 
 

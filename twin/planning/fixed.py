@@ -42,7 +42,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Fixed:
-    """Every subframe alike: looks at what is known, a search dwell, evenly spread pilots, users by turns.
+    """Every subframe alike: looks at what is known, a search dwell, evenly spread pilots, users by turns or at once.
 
     Memory: ``layout``. A user keeps its slot as long as it is attached; a newcomer takes the lowest free one; with none left it is not served.
     All state is in the plan (``Plan.user_slot, looked, search_cell, throughput``) and comes back as ``previous``.
@@ -52,7 +52,9 @@ class Fixed:
     updates: Annotated[int, Ge(1)] = 4  # pilot updates a subframe
     # of a located user's updates the last so many still sweep: without, one followed in a side lobe would never be found out
     sweep_updates: Annotated[int, Ge(0)] = 1
-    service: Literal["round_robin", "proportional_fair"] = "round_robin"
+    # who is served in a block: one by turns, one by proportional fairness, or all located users at once, a stream each
+    service: Literal["round_robin", "proportional_fair", "spatial"] = "round_robin"
+    baseband: Literal["rzf", "mrt"] = "rzf"  # the streams' weights of "spatial", from estimated channels
     averaging_s: Annotated[float, In("ms"), Gt(0)] = 0.1  # memory of proportional fairness
     # looks due for longer than this push the search aside, every other subframe at most
     revisit_subframes: Annotated[int, Ge(1)] = 8
@@ -77,8 +79,8 @@ class Fixed:
         """The plan of subframe ``k``.
 
         Dwells: as many as fit. All but one look at what was looked at longest ago, tracks (new ones first) and located users without one;
-        one, or as many as have nothing to look at, goes on through the raster. Data blocks: located users by turns, or the largest
-        believed rate over its running mean. Pilots: through the user's own row if it is located, else sweeping.
+        one, or as many as have nothing to look at, goes on through the raster. Data blocks: located users by turns, the largest
+        believed rate over its running mean, or all at once from the first pilots on. Pilots: through the user's own row if it is located, else sweeping.
         Raises Misuse when blocks, updates or memory do not suffice.
         """
         layout, user = self.layout(spec), np.asarray(user, dtype=np.int64)
@@ -102,6 +104,9 @@ class Fixed:
         settings = rows * int(spec.receive.network.wired.sum())
         load_ns = spec.command_latency_ns + settings * spec.bus_ns_per_element + spec.settling_ns
         first = min(self.sensing_blocks - (-load_ns // numerology.block_ns), numerology.blocks - self.updates)
+        together = self.service == "spatial"
+        if together:  # streams have no weights before the first pilots
+            served[:first], in_force[:first] = False, -1
         return Plan(
             k=k,
             sensing_blocks=self.sensing_blocks,
@@ -118,6 +123,7 @@ class Fixed:
             looked=looked,
             search_cell=cell,
             throughput=throughput,
+            baseband=self.baseband if together else None,
         )
 
     def layout(self, spec: FrontendSpec) -> Layout:
@@ -312,10 +318,13 @@ class Fixed:
             return served, mean
         last = _last_served(user, previous)
         first = int(np.searchsorted(user[turn], last, side="right")) if last is not None else 0
+        if self.service == "spatial":
+            served[self.sensing_blocks :] = able
+            return served, mean
         step = min(numerology.block_ns * 1e-9 / self.averaging_s, 1.0)
         fair = self.service == "proportional_fair" and bool(np.any(rate > 0))
         if self.service not in ("round_robin", "proportional_fair"):
-            raise Misuse(f"service = {self.service!r}: must be 'round_robin' or 'proportional_fair'")
+            raise Misuse(f"service = {self.service!r}: must be 'round_robin', 'proportional_fair' or 'spatial'")
         for i, block in enumerate(range(self.sensing_blocks, numerology.blocks)):
             if fair:
                 who = int(np.argmax(np.where(able, rate / np.maximum(mean, 1e-9 * rate.max()), -1.0)))

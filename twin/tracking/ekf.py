@@ -13,7 +13,8 @@ from hal.check import Ge, Gt, Lt, finite
 from hal.errors import Misuse
 from hal.frontend import BeamReport, FrontendSpec, HalfSpec
 from hal.network import response
-from hal.record import Array, Bool, Float, Int
+from hal.planar import nodes_of, planar_gains
+from hal.record import Array, Bool, Complex, Float, Int
 from twin.records import Detections, EchoObservation, Tracks
 
 __all__ = ["Ekf", "drift", "illumination_db", "measure"]
@@ -25,6 +26,8 @@ class Ekf:
 
     One detection an object a dwell is assumed: an extended object that gives several bears several tracks. First-order linearisation: good
     while the cross-range error is small against the square root of range times range error (0.3 deg at 100 m is), poor for births wider than that.
+    A detection with an infinite variance of uz (a line array's) is completed by a prior on height: its direction is where the cone of its uy meets that
+    height at its range, and in place of uz the state's own z is observed, never to more than the prior's certainty: looks add nothing to a prior.
     Y. Bar-Shalom, X. R. Li, T. Kirubarajan, Estimation with Applications to Tracking and Navigation, Wiley 2001: motion (6.2.2),
     update in Joseph form (5.2.3-18).
     """
@@ -52,6 +55,9 @@ class Ekf:
     strength_memory: Annotated[float, Ge(0), Lt(1)] = 0.7  # weight of the past in a track's running mean strength
     # model errors added to a detection's own, one sigma
     angle_floor: Annotated[float, Ge(0)] = 5e-4  # direction cosines
+    # where the array tells no elevation: how high above the world's zero movers are believed to be, and one sigma
+    height_m: float = 1.5
+    height_sigma_m: Annotated[float, Gt(0)] = 0.5
     range_floor_m: Annotated[float, Ge(0)] = 0.05
     velocity_floor_mps: Annotated[float, Ge(0)] = 0.05
 
@@ -101,7 +107,7 @@ class Ekf:
         Raises Misuse for detections that are not finite or have no plan's dwell.
         """
         finite("detections.value", detections.value)
-        finite("detections.covariance", detections.covariance)
+        finite("detections.covariance", detections.covariance[~np.isinf(detections.covariance[:, 1, 1])])
         plan, numerology = observation.plan, observation.numerology
         dwells = len(plan.dwell_transmit_slot)
         if len(detections.dwell) and not (detections.dwell.min() >= 0 and detections.dwell.max() < dwells):
@@ -131,6 +137,8 @@ class Ekf:
         spec = observation.spec
         floor = np.array([self.angle_floor, self.angle_floor, self.range_floor_m, self.velocity_floor_mps])
         noise = (covariance + np.swapaxes(covariance, -1, -2)) / 2 + np.diag(floor**2)
+        level = np.isinf(noise[:, 1, 1])
+        value, noise = self._levelled(value, noise, level, spec)
         expected, slope, ux = measure(spec, tracks.state)
         lit = self._lit(observation, dwell, expected, ux)
         spread = slope @ tracks.covariance @ np.swapaxes(slope, -1, -2)  # [track 4 4]
@@ -138,10 +146,13 @@ class Ekf:
 
         state, posterior = tracks.state.copy(), tracks.covariance.copy()
         if len(track):
-            gap = value[detection] - expected[track]
-            state[track], posterior[track] = _joseph(
-                state[track], posterior[track], gap, slope[track], noise[detection]
-            )
+            gap, seen_by, blur = value[detection] - expected[track], slope[track], noise[detection]
+            flat = np.flatnonzero(level[detection])
+            if flat.size:
+                gap[flat, 1], seen_by[flat, 1] = self.height_m - state[track[flat], 2], np.eye(6)[2]
+                blur[flat, 1, :], blur[flat, :, 1] = 0.0, 0.0
+                blur[flat, 1, 1] = self._height_noise(posterior[track[flat], 2, 2])
+            state[track], posterior[track] = _joseph(state[track], posterior[track], gap, seen_by, blur)
         seen = np.zeros(len(state), dtype=bool)
         seen[track] = True
         hits, looks = tracks.hits + seen, _looks(tracks) + (seen | lit)
@@ -170,6 +181,33 @@ class Ekf:
         free = np.setdiff1d(np.arange(len(value)), detection)
         new = free[~image[free]]
         return self._born(kept, value[new], noise[new], straight_db[new], spec)
+
+    def _levelled(
+        self,
+        value: Float[Array, "detection 4"],
+        noise: Float[Array, "detection 4 4"],
+        level: Bool[Array, " detection"],
+        spec: FrontendSpec,
+    ) -> tuple[Float[Array, "detection 4"], Float[Array, "detection 4 4"]]:
+        """Detections without an elevation, given the one that the believed height has at their range."""
+        if not np.any(level):
+            return value, noise
+        value, noise = value.copy(), noise.copy()
+        rotation, origin_m = spec.receive.array.rotation, spec.receive.array.origin_m
+        uy, range_m = np.clip(value[level, 0], -0.999, 0.999), np.maximum(value[level, 2], 1e-3)
+        # z = origin + r (R20 ux + R21 uy + R22 uz) with ux^2 + uz^2 = 1 - uy^2: an angle about the array's y axis
+        side, lean = np.sqrt(1 - uy**2), np.hypot(rotation[2, 0], rotation[2, 2])
+        wanted = ((self.height_m - origin_m[2]) / range_m - rotation[2, 1] * uy) / (side * lean)
+        angle = np.arcsin(np.clip(wanted, -1, 1)) - np.arctan2(rotation[2, 0], rotation[2, 2])
+        value[level, 1] = side * np.sin(angle)
+        noise[level, 1, :], noise[level, :, 1] = 0.0, 0.0
+        noise[level, 1, 1] = (self.height_sigma_m / range_m) ** 2
+        return value, noise
+
+    def _height_noise(self, variance: Float[Array, " track"]) -> Float[Array, " track"]:
+        """Noise of the observed height that brings a track's own variance down to the prior's and no further."""
+        prior = self.height_sigma_m**2
+        return 1 / np.maximum(1 / prior - 1 / np.maximum(variance, 1e-12), 1e-12)
 
     def _lit(
         self, observation: EchoObservation, dwell: int, expected: Float[Array, "track 4"], ux: Float[Array, " track"]
@@ -341,14 +379,16 @@ def illumination_db(
 ) -> Float[Array, " track"]:
     """Two-way gain (dB) of a dwell's beams towards receive-frame directions, 0 for perfect pointing of both.
 
-    Of several chains the best counts. Read-back settings if the machine has them, else the set points, at the carrier; the element pattern is
-    left out. ``-inf`` where a slot holds no row.
+    Of several chains the best counts; transmit chains of elements of their own send one dwell together. Read-back settings if the machine
+    has them, else the set points, at the carrier; the element pattern is left out. ``-inf`` where a slot holds no row.
     """
     world = _turned(direction, spec.receive.array.rotation.T)
-    gain = _pointing(
-        spec.transmit, transmit_beam, transmit_slot, _turned(world, spec.transmit.array.rotation), spec.carrier_hz
-    )
-    gain = gain * _pointing(spec.receive, receive_beam, receive_slot, direction, spec.carrier_hz)
+    towards = _turned(world, spec.transmit.array.rotation)
+    out = _outputs(spec.transmit, transmit_beam, transmit_slot, towards, spec.carrier_hz)
+    back = _outputs(spec.receive, receive_beam, receive_slot, direction, spec.carrier_hz)
+    gain = _sent_power(spec.transmit, out, whole=True)
+    # a chain of unit-norm weights gains at most as much as it has elements
+    gain = gain * np.max(np.abs(back) ** 2 / spec.receive.network.wired.sum(axis=1), axis=1, initial=0.0)
     return np.asarray(10 * np.log10(gain, out=np.full(len(gain), -np.inf), where=gain > 0))
 
 
@@ -363,7 +403,7 @@ def echo_gain_db(observation: EchoObservation, dwell: int, direction: Float[Arra
     back = _outputs(
         spec.receive, observation.receive_beam, int(plan.dwell_receive_slot[dwell]), direction, spec.carrier_hz
     )
-    power = np.max(np.abs(out) ** 2, axis=1, initial=0.0) * np.sum(np.abs(back) ** 2, axis=1)
+    power = _sent_power(spec.transmit, out) * np.sum(np.abs(back) ** 2, axis=1)
     return np.asarray(10 * np.log10(np.maximum(power, 1e-30)))
 
 
@@ -384,6 +424,13 @@ def _outputs(
     held = _held(half, report, slot, carrier_hz)
     if held is None:
         return np.zeros((len(direction), len(half.network.wired)), dtype=np.complex128)
+    if half.array.columns and len(direction) and np.all(np.any(direction != 0, axis=1)):
+        at = nodes_of(half.array, np.array([carrier_hz]), True)
+        grid = at.wave, at.spread, at.column_m, at.row_m, at.columns, at.rows
+        every = np.ones((1, len(direction)), dtype=np.bool_)
+        return np.asarray(
+            planar_gains(np.ascontiguousarray(direction), 1.0, 0.0, *grid, held[None, None], every)[0, :, 0]
+        )
     return np.asarray(steering(half.array, direction, carrier_hz) @ held)
 
 
@@ -399,13 +446,16 @@ def _held(half: HalfSpec, report: BeamReport, slot: int, carrier_hz: float) -> A
     return np.asarray(held)
 
 
-def _pointing(
-    half: HalfSpec, report: BeamReport, slot: int, direction: Float[Array, "track 3"], carrier_hz: float
-) -> Float[Array, " track"]:
-    elements = half.network.wired.sum(axis=1)  # a chain of unit-norm weights gains at most so much
-    return np.asarray(
-        np.max(np.abs(_outputs(half, report, slot, direction, carrier_hz)) ** 2 / elements, axis=1, initial=0.0)
-    )
+def _sent_power(half: HalfSpec, out: Complex[Array, "item chain"], whole: bool = False) -> Float[Array, " item"]:
+    """Power that one stream through these chains sends; with ``whole`` over the most it could be.
+
+    Chains of elements of their own carry it together in equal shares, of chains that share elements the best stands for all.
+    """
+    wired = half.network.wired
+    elements = wired.sum(axis=1)
+    if len(wired) > 1 and not np.any(wired.sum(axis=0) > 1):
+        return np.asarray(np.abs(out.sum(axis=1)) ** 2 / (len(wired) * (elements.sum() if whole else 1)))
+    return np.asarray(np.max(np.abs(out) ** 2 / (elements if whole else 1), axis=1, initial=0.0))
 
 
 def _towards(half: HalfSpec, state: Float[Array, "track 6"]) -> tuple[Float[Array, "track 3"], Float[Array, " track"]]:
