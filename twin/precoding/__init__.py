@@ -42,6 +42,7 @@ class Design:
     amplitude: Float[Array, "row chain element"]
     power_w: Float[Array, "row subcarrier"]  # sums to ``Problem.power_w``
     steps: int = 0  # of search, over all warm starts so far: where the next one goes on
+    short_db: Float[Array, " row"] | None = None  # utility below ``direct``'s, decibels of bound; NaN: not compared
 
 
 class Precoder(Protocol):

@@ -159,3 +159,14 @@ def test_the_shipped_network_needs_no_torch():
         "CspNet().design(draw(0)); assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", said], check=False).returncode == 0
+
+
+def test_in_the_loop_a_sampled_subframe_is_compared():
+    from twin.build import run
+
+    precoding = "{kind: csp_net, compare_every: 4}"
+    done = run("scenarios/smoke.yaml", {"sites.bs0.control.precoding": precoding, "duration_s": 0.1}, write=False)
+    told = np.array([np.nan if value is None else value for value in done.kpi.short_db], float)
+    assert np.isfinite(told).any()
+    assert np.isnan(told).any()
+    assert np.all(np.abs(told[np.isfinite(told)]) < 15)
