@@ -44,7 +44,7 @@ class Network:
     partially connected chains as elements are papers/004's digital array.
     """
 
-    chains: Annotated[int, Ge(1)] = 1
+    chains: Annotated[int, Ge(1)] = 1  # RF chains
     connection: str = (
         "full"  # "full": every chain feeds every element; "partial": equal runs of elements, in element order
     )

@@ -253,21 +253,21 @@ class Fault:
 class Scenario:
     """Everything a run depends on, but the code."""
 
-    sites: dict[str, Site]
-    title: str = ""
-    description: str = ""
-    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
-    duration_ns: Annotated[int, In("s"), Gt(0)] = 1_000_000_000
+    sites: dict[str, Site]  # by name; one today
+    title: str = ""  # of reports and lists
+    description: str = ""  # what the story is about, in a sentence or two
+    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0  # all chance follows from it: same file, same run
+    duration_ns: Annotated[int, In("s"), Gt(0)] = 1_000_000_000  # simulated
     clock: Pacing = field(default_factory=Pacing)
-    carrier_hz: Annotated[float, In("ghz"), Gt(0)] = 100e9
+    carrier_hz: Annotated[float, In("ghz"), Gt(0)] = 100e9  # middle of the data band; sensing sits on it as well
     subframe: Subframe = field(default_factory=Subframe)
     communication: Communication = field(default_factory=Communication)
     sensing: Sensing = field(default_factory=Sensing)
     pilots: Pilots = field(default_factory=Pilots)
     channel: Annotated[Channel, Family("twin.channel")] = field(default_factory=partial(make, "twin.channel", "rician"))
-    users: tuple[Mover, ...] = ()
-    targets: tuple[Mover, ...] = ()
-    faults: tuple[Fault, ...] = ()
+    users: tuple[Mover, ...] = ()  # they carry a radio, and reflect too
+    targets: tuple[Mover, ...] = ()  # they only reflect
+    faults: tuple[Fault, ...] = ()  # what breaks, and when
     expect: tuple[Expectation, ...] = ()  # what the run must hold to; a line that is broken makes it fail
     bus: Bus = field(default_factory=Bus)
     record: Recording = field(default_factory=Recording)
