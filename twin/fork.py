@@ -261,7 +261,7 @@ def drawn(found: Mapping[str, Any]) -> Sheet:
             t_s, value = course(Path(folder), prefix, factor, join)
             later = t_s >= found["at_s"] - (t_s[1] - t_s[0] if len(t_s) > 1 else 0.0)
             if label == "fork":
-                axes.plot(t_s[~later], value[~later], color=GREY, linewidth=1.2, label="both")
+                axes.plot(t_s[t_s < found["at_s"]], value[t_s < found["at_s"]], color=GREY, linewidth=1.2, label="both")
             axes.plot(t_s[later], value[later], label=label, **stroke)
         axes.axvline(found["at_s"], color=COLOURS[5], linewidth=1.0)
         axes.set_title(title, pad=2)

@@ -12,7 +12,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +54,11 @@ def times(rounds: int) -> dict[str, float]:
     row = row_of(problem)
     card, weights = load("paper")
     network = Factored(**card.shape)
-    scenes = replace(inputs(row, network.most_targets), rate_weight=np.asarray(2.0))
+    scenes = inputs([row], network.most_targets, 2.0)
     aperture = Aperture.of(row.array, row.network, row.frequency_hz)
     work: dict[str, Callable[[], Any]] = {
         "settings": lambda: network.settings(weights, aperture, scenes),
-        "inference": lambda: infer(network, weights, row, 2.0),
+        "inference": lambda: infer(network, weights, [row], 2.0),
         "design": lambda: CspNet().design(problem),
         "design, 8 steps": lambda: CspNet(polish_steps=8).design(problem),
     }

@@ -19,6 +19,8 @@ from twin.precoding._scene import Scene
 
 __all__ = ["Utility"]
 
+_MEMORY = 8  # moves that an ascent remembers
+
 
 class Prepared(NamedTuple):
     """Arrays for the compiled parts: the grid's steering factors (planar), delay lines, phase slopes, the user's gain, the receiver's Gram matrix."""
@@ -94,6 +96,25 @@ class Utility:
         lit = forward(beam[0], beam[1], *own.grid)
         value, rate, bound, _, _ = _middle(lit, power_w, own.snr, own.gram, self.scene.weight, self.weight)
         return value, rate, bound
+
+    def ascend(
+        self,
+        theta: Float[Array, " element"],
+        delay_s: Float[Array, " line"],
+        z: Float[Array, " subcarrier"],
+        evaluations: int,
+    ) -> tuple[Float[Array, " element"], Float[Array, " subcarrier"], int]:
+        """Phases and powers after at most ``evaluations`` of U and its gradient, delays held: (theta, z, evaluations used).
+
+        L-BFGS with backtracking, compiled; U is never lower than at the start. For steps bounded in time: a climb to the end is ``direct``'s own.
+        """
+        own = self.prepared
+        delay = delay_s if self.scene.lines else np.zeros(1)
+        ramp = cis(-delay[:, None] * own.turn)
+        given = own.line, own.turn, self.scene.power_w, own.grid, own.snr, own.gram, self.scene.weight, self.weight
+        compiled: Any = _ascend
+        found, used = compiled(np.concatenate([theta, z]), ramp, *given, evaluations)
+        return found[: len(theta)], found[len(theta) :], int(used)
 
     def polish(
         self,
@@ -344,6 +365,68 @@ def _backward(re, im, pr, pi, ayr, ayi, azr, azi, y, z, k, line, turn, lines):  
             d_theta[n] = spin
             d_delay[line[n]] += tilt
     return d_theta, d_delay
+
+
+@njit(cache=True)
+def _climbing(x, ramp, line, turn, power_w, grid, snr, gram, weight, rate_weight):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    # U and its gradient towards (theta, z)
+    ayr, ayi, azr, azi, y, z, k = grid
+    elements = line.size
+    share = np.exp(x[elements:] - x[elements:].max())
+    share /= share.sum()
+    re, im = _beam(np.exp(1j * x[:elements]), ramp, line)
+    lit = _forward(re, im, ayr, ayi, azr, azi, y, z, k)
+    value, _, _, pull, slope = _middle(lit, share * power_w, snr, gram, weight, rate_weight)
+    d_theta, _ = _backward(
+        re, im, pull.real.copy(), pull.imag.copy(), ayr, ayi, azr, azi, y, z, k, line, turn, ramp.shape[0]
+    )
+    gradient = np.empty_like(x)
+    gradient[:elements] = d_theta
+    gradient[elements:] = share * power_w * (slope - np.sum(slope * share))
+    return value, gradient
+
+
+@njit(cache=True)
+def _ascend(x, ramp, line, turn, power_w, grid, snr, gram, weight, rate_weight, evaluations):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    value, gradient = _climbing(x, ramp, line, turn, power_w, grid, snr, gram, weight, rate_weight)
+    used, kept = 1, 0
+    moves, bends = np.empty((_MEMORY, x.size)), np.empty((_MEMORY, x.size))
+    alpha = np.empty(_MEMORY)
+    while used < evaluations and np.isfinite(value):
+        way = gradient.copy()
+        count = min(kept, _MEMORY)
+        for i in range(count):
+            j = (kept - 1 - i) % _MEMORY
+            alpha[j] = np.sum(moves[j] * way) / np.sum(moves[j] * bends[j])
+            way -= alpha[j] * bends[j]
+        if count:
+            j = (kept - 1) % _MEMORY
+            way *= np.sum(moves[j] * bends[j]) / np.sum(bends[j] ** 2)
+        else:
+            way /= max(np.sqrt(np.sum(gradient**2)), 1e-300)  # a radian in all
+        for i in range(count):
+            j = (kept - count + i) % _MEMORY
+            way += (alpha[j] - np.sum(bends[j] * way) / np.sum(moves[j] * bends[j])) * moves[j]
+        rise, length = np.sum(gradient * way), 1.0
+        if not rise > 1e-12 * abs(value):
+            break
+        better = False
+        while used < evaluations:
+            trial = x + length * way
+            reached, slope = _climbing(trial, ramp, line, turn, power_w, grid, snr, gram, weight, rate_weight)
+            used += 1
+            if reached >= value + 1e-4 * length * rise:
+                better = True
+                break
+            length *= 0.3
+        if not better:
+            break
+        j = kept % _MEMORY
+        moves[j], bends[j] = trial - x, gradient - slope
+        if np.sum(moves[j] * bends[j]) > 1e-12 * np.sum(bends[j] ** 2):
+            kept += 1
+        x, value, gradient = trial, reached, slope
+    return x, used
 
 
 @njit(cache=True)

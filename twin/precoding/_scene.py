@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -56,6 +56,7 @@ class Scene:
     reflection: Reflection = "known"
     convention: Convention = "consistent"
     bound: Literal["angles", "cosines"] = "angles"
+    plain: tuple[Array, Array] | None = None  # what ``steered`` gives, where it is known already
 
     @property
     def carrier_hz(self) -> float:
@@ -152,6 +153,8 @@ class Scene:
 
     def steered(self) -> tuple[Float[Array, " line"], Float[Array, " element"]]:
         """Delays and phases of a beam at the user alone, squint taken out (``delay_phase``)."""
+        if self.plain is not None:
+            return self.plain
         half = HalfSpec(array=self.array, network=self.network, memory_slots=1)
         chains = len(self.network.wired)
         settings = steer(half, np.broadcast_to(self.user_direction, (1, chains, 3)), self.carrier_hz)
@@ -266,13 +269,15 @@ def by_row(
     steps = 0
     shared = bool((network.wired.sum(axis=0) > 1).any())
     owner = np.zeros(len(network.line), dtype=np.int64) if shared else np.argmax(network.wired, axis=0)
+    at = np.arange(len(owner))
     for row in range(rows):
         made = make(problem, row)
         if made is None:
             continue
+        made = replace(made, plain=(plain.delay_s[row].reshape(-1)[: made.lines], plain.phase_rad[row, owner, at]))
         found = solve(made, _before(problem.previous, row, owner, made.lines))
         delay_s[row].reshape(-1)[: made.lines] = found.delay_s
-        phase_rad[row, owner, np.arange(len(owner))] = np.mod(found.phase_rad, 2 * np.pi)
+        phase_rad[row, owner, at] = np.mod(found.phase_rad, 2 * np.pi)
         power_w[row] = found.power_w
         steps = max(steps, found.steps)
     return Design(delay_s=delay_s, phase_rad=phase_rad, amplitude=plain.amplitude, power_w=power_w, steps=steps)

@@ -59,10 +59,10 @@ def test_the_compiled_power_is_the_networks():
     for seed in (1, 2):
         problem = draw(seed)
         row = row_of(problem)
-        found = infer(network, weights, row, 3.0)
-        scenes = replace(inputs(row, network.most_targets), rate_weight=np.asarray(3.0))
+        (found,) = infer(network, weights, [row], 3.0)
+        scenes = inputs([row], network.most_targets, 3.0)
         aperture = Aperture.of(row.array, row.network, row.frequency_hz)
-        _, delay_s, z = network.settings(weights, aperture, scenes)
+        _, delay_s, z = (value[0] for value in network.settings(weights, aperture, scenes))
         np.testing.assert_array_equal(found.delay_s, delay_s)
         response = row.response(found.delay_s, found.phase_rad)
         heard, unit = row.snr_per_w(response) * row.power_w, row.unit_information(response) * row.power_w
