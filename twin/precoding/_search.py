@@ -8,7 +8,7 @@ of a transform. The choices are those of the naive search.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,7 +54,8 @@ class Search:
     def prepared(self) -> Prepared:
         """Patterns of the sub-arrays, which no delay changes."""
         real = np.float32 if self.precision == "single" else np.float64
-        spans, columns, rows = _spans(self.scene)
+        row = self.scene
+        spans, columns, rows = _spans(row.line.tobytes(), row.lines, row.array.columns, row.array.rows)
         y, z = (
             tuple(np.ascontiguousarray(part, dtype=real) for field in fields for part in (field.real, field.imag))
             for fields in _patterns(self.scene, self.grid, columns, rows)
@@ -68,11 +69,13 @@ class Search:
         passes: int,
         first: int = 0,
         count: int | None = None,
+        reach: int = 0,
     ) -> tuple[Float[Array, " line"], int]:
         """Delays after at most ``passes`` passes over the lines, and how many lines were tried; ends early when a pass changes nothing.
 
         Each line takes the level of the lowest divergence with all others held, the lowest level among equals. ``count`` and ``first`` try only so
-        many lines once, round robin: a bounded step of a warm start. Delays must be on ``level_s``.
+        many lines once, round robin: a bounded step of a warm start. ``reach`` tries only so many levels either way; 0 tries all. Delays must be on
+        ``level_s``.
         """
         row = self.scene
         own = self.prepared
@@ -87,7 +90,7 @@ class Search:
         compiled: Any = _pass
         tried = 0
         for _ in range(passes if count is None else 1):
-            changed = compiled(index, order, own.spans, *user, *echo, *own.y, *own.z, turn_re, turn_im, self.guard)
+            changed = compiled(index, order, own.spans, *user, *echo, *own.y, *own.z, turn_re, turn_im, self.guard, reach)
             tried += len(order)
             if not changed:
                 break
@@ -107,20 +110,22 @@ class Search:
         return (fields[0], fields[1]), (fields[2], fields[3])
 
 
-def _spans(row: Scene) -> tuple[Int[Array, "line 2"], int, int]:
+@lru_cache(maxsize=8)
+def _spans(line: bytes, lines: int, array_columns: int, array_rows: int) -> tuple[Int[Array, "line 2"], int, int]:
     """Which run of columns and which of rows each delay line feeds, and how many of each: sub-arrays are equal rectangles."""
-    across = np.array([np.unique(np.flatnonzero(row.line == q) // row.array.rows).size for q in range(row.lines)])
-    tall = np.array([np.unique(np.flatnonzero(row.line == q) % row.array.rows).size for q in range(row.lines)])
-    first = np.array([np.flatnonzero(row.line == q)[0] for q in range(row.lines)])
-    columns, rows = row.array.columns // across[0], row.array.rows // tall[0]
-    spans = np.column_stack([first // row.array.rows // across[0], first % row.array.rows // tall[0]])
-    rebuilt = np.empty_like(row.line)
+    own = np.frombuffer(line, np.int64)
+    across = np.array([np.unique(np.flatnonzero(own == q) // array_rows).size for q in range(lines)])
+    tall = np.array([np.unique(np.flatnonzero(own == q) % array_rows).size for q in range(lines)])
+    first = np.array([np.flatnonzero(own == q)[0] for q in range(lines)])
+    columns, rows = array_columns // across[0], array_rows // tall[0]
+    spans = np.column_stack([first // array_rows // across[0], first % array_rows // tall[0]])
+    rebuilt = np.empty_like(own)
     place = np.empty((columns, rows), dtype=np.int64)
-    if columns * rows == row.lines:
-        place[spans[:, 0], spans[:, 1]] = np.arange(row.lines)
-        column, up = np.divmod(np.arange(len(row.line)), row.array.rows)
+    if columns * rows == lines:
+        place[spans[:, 0], spans[:, 1]] = np.arange(lines)
+        column, up = np.divmod(np.arange(len(own)), array_rows)
         rebuilt = place[column // across[0], up // tall[0]]
-    if not np.array_equal(rebuilt, row.line):
+    if not np.array_equal(rebuilt, own):
         raise Misuse(
             "delay lines: their elements must be equal rectangles that tile the grid, which the search relies on"
         )
@@ -135,33 +140,41 @@ def _patterns(
     sign = np.array([1.0] + [-1.0 if row.convention == "printed" else 1.0] * len(row.target_direction))
     direction = np.concatenate([row.user_direction[None], row.target_direction])
     sent, heard = row.array, row.receive
+    compiled: Any = _onto
 
     def axis(which: int, runs: int, size: int) -> tuple[Array, Array]:
         n = sent.columns if which == 1 else sent.rows
         place = sent.position_m[:: sent.rows, 1] if which == 1 else sent.position_m[: sent.rows, 2]
         back = heard.position_m[:: heard.rows, 1] if which == 1 else heard.position_m[: heard.rows, 2]
         each = cis((sign * direction[:, which])[:, None, None] * k[:, None] * place)  # [who m n]
-        turn = 2 * np.pi / size * np.arange(size)
-        onto = each[:, None] * cis(-turn[:, None, None] * np.arange(n))  # [who bin m n]
-        length = n // runs
-        summed = sum(onto[..., i::length] for i in range(1, length)) + onto[..., ::length]  # [who bin m run]
-        a_r = cis(direction[1:, which, None, None] * k[:, None] * back)  # [K m n]
-        return summed, a_r @ cis(-turn[:, None] * np.arange(len(back))).T  # [K m bin]
+        a_r = cis(direction[1:, which, None, None] * k[:, None] * back)
+        turn = cis(-2 * np.pi / size * np.arange(size)[:, None] * np.arange(max(n, len(back))))
+        return compiled(each, turn, runs), compiled(a_r, turn, 1)[0]  # [run bin who m], [bin K m]
 
     wide, wide_back = axis(1, columns, grid[0])
     high, high_back = axis(2, rows, grid[1])
-    across = np.transpose(wide[:1], (3, 1, 0, 2)) * np.abs(
-        row.user_gain
-    )  # a subcarrier's common phase changes no modulus
-    echo_across = np.transpose(
-        wide[1:] * np.conj(row.target_gain[:, None, :, None] * np.swapaxes(wide_back, 1, 2)[..., None]), (3, 1, 0, 2)
-    )
-    tall = np.transpose(high[:1], (3, 0, 2, 1))
-    echo_tall = np.transpose(high[1:] * np.conj(np.swapaxes(high_back, 1, 2))[..., None], (3, 0, 2, 1))
-    # one scale for each kind of field keeps single precision in range whatever the gains
-    across = across / max(float(np.abs(row.user_gain).max()), 1e-300)
-    echo_across = echo_across / max(float(np.abs(row.target_gain).max()) * len(heard.position_m), 1e-300)
-    return (across, echo_across), (tall, echo_tall)
+    # one scale for each kind of field keeps single precision in range whatever the gains; a subcarrier's common phase changes no modulus
+    user = np.abs(row.user_gain) / max(float(np.abs(row.user_gain).max()), 1e-300)
+    echo = row.target_gain / max(float(np.abs(row.target_gain).max()) * len(heard.position_m), 1e-300)
+    across = wide[:, :, :1] * user, wide[:, :, 1:] * np.conj(echo * wide_back)
+    tall = high[:, :, :1], high[:, :, 1:] * np.conj(high_back)
+    return across, (np.transpose(tall[0], (0, 2, 3, 1)), np.transpose(tall[1], (0, 2, 3, 1)))
+
+
+@njit(cache=True)
+def _onto(each, turn, runs):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    # out[run bin who m] = sum over the run's elements of each[who m n] turn[bin n]
+    who, count, n = each.shape
+    length = n // runs
+    out = np.zeros((runs, turn.shape[0], who, count), np.complex128)
+    for j in range(runs):
+        for g in range(turn.shape[0]):
+            for i in range(j * length, (j + 1) * length):
+                t = turn[g, i]
+                for v in range(who):
+                    for m in range(count):
+                        out[j, g, v, m] += each[v, m, i] * t
+    return out
 
 
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")
@@ -232,18 +245,22 @@ def _shift(ur, ui, yr, yi, zr, zi, dr, di):  # type: ignore[no-untyped-def]  # p
 
 
 @njit(cache=True, error_model="numpy")
-def _pass(index, order, spans, ur, ui, er, ei, yur, yui, yer, yei, zur, zui, zer, zei, turn_re, turn_im, guard):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _pass(index, order, spans, ur, ui, er, ei, yur, yui, yer, yei, zur, zui, zer, zei, turn_re, turn_im, guard, reach):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     columns, lanes, levels = ur.shape[0], ur.shape[2], turn_re.shape[0]
     user, echo = np.empty((columns, levels, lanes), ur.dtype), np.empty((columns, levels, lanes), ur.dtype)
     changed = 0
     for q in order:
         j, n = spans[q, 0], spans[q, 1]
         old_re, old_im = turn_re[index[q]], turn_im[index[q]]
+        low, high = 0, levels
+        if reach > 0:
+            low, high = max(0, index[q] - reach), min(levels, index[q] + reach + 1)
+        re, im = turn_re[low:high], turn_im[low:high]
         for i in range(columns):
-            _sweep(ur[i], ui[i], yur[j, i], yui[j, i], zur[n], zui[n], old_re, old_im, turn_re, turn_im, user[i])
-            _sweep(er[i], ei[i], yer[j, i], yei[j, i], zer[n], zei[n], old_re, old_im, turn_re, turn_im, echo[i])
+            _sweep(ur[i], ui[i], yur[j, i], yui[j, i], zur[n], zui[n], old_re, old_im, re, im, user[i, low:high])
+            _sweep(er[i], ei[i], yer[j, i], yei[j, i], zer[n], zei[n], old_re, old_im, re, im, echo[i, low:high])
         best, chosen = np.inf, index[q]
-        for c in range(levels):
+        for c in range(low, high):
             total_user, total_echo, cross = 0.0, 0.0, 0.0
             for i in range(columns):
                 for g in range(lanes):
