@@ -38,7 +38,7 @@ def verdict(path: Path) -> list[dict]:
     with path.open(encoding="utf-8") as stream:
         found = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
     first, last = found[0], found[-1]
-    tail = found[-max(len(found) // 5, 2) :]  # the last fifth
+    tail = [row for row in found if row["step"] >= 0.8 * last["step"]]
     share = first["correlation_share"], last["correlation_share"]
     moved = abs(tail[-1]["gain"] - tail[0]["gain"]) / max(abs(last["gain"] - first["gain"]), 1e-12)
     return [

@@ -70,7 +70,8 @@ class Whitening(nn.Module):
             mean, covariance = self.mean, self.covariance
             a, b = re - mean[0, :, None, None], im - mean[1, :, None, None]
         rr, ri, ii = covariance[0] + 1e-5, covariance[1], covariance[2] + 1e-5
-        root = torch.sqrt(rr * ii - ri**2)  # of the determinant; the inverse square root in closed form
+        # root of the determinant, held above zero where parts are one another's multiples; the inverse square root is in closed form
+        root = torch.sqrt((rr * ii - ri**2).clamp_min(1e-10))
         norm = 1.0 / (root * torch.sqrt(rr + ii + 2 * root))
         wrr, wri, wii = (ii + root) * norm, -ri * norm, (rr + root) * norm
         gr, gi, gg = self.scale
@@ -198,12 +199,13 @@ class CspNetModule(nn.Module):
         aperture = self.aperture
         if not aperture.lines:
             return opened[:, :0]
-        delay_s = aperture.delay_range_s * opened
+        delay_s: torch.Tensor = aperture.delay_range_s * opened
         if not aperture.delay_bits:
             return delay_s
         step_s = aperture.delay_range_s / 2**aperture.delay_bits
         level = torch.round(delay_s / step_s).clamp(0, 2**aperture.delay_bits - 1)
-        return delay_s + (level * step_s - delay_s).detach()
+        stepped: torch.Tensor = delay_s + (level * step_s - delay_s).detach()
+        return stepped
 
 
 def maps(

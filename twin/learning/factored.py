@@ -60,12 +60,12 @@ class Aperture:
         """Beamwidths that a unit of direction cosine is, along both axes: the aperture in wavelengths."""
         place, (columns, rows) = self.array.position_m[:, 1:], (self.array.columns, self.array.rows)
         count = np.array([columns, rows])
-        return np.ptp(place, axis=0) * count / np.maximum(count - 1, 1) * self.carrier_hz / LIGHT_MPS
+        return np.asarray(np.ptp(place, axis=0) * count / np.maximum(count - 1, 1) * self.carrier_hz / LIGHT_MPS)
 
     @cached_property
     def averages(self) -> Float[Array, "element line"]:
         """One for each element on each line."""
-        return (self.line[:, None] == np.arange(self.lines)).astype(np.float64)
+        return np.asarray(self.line[:, None] == np.arange(self.lines), dtype=np.float64)
 
     @property
     def longest_s(self) -> float:

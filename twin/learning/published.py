@@ -162,7 +162,7 @@ def divergences(lit: Lit, scenes: Batch, delay_s: torch.Tensor) -> torch.Tensor:
 
     def one(user: torch.Tensor, target: torch.Tensor, gain: torch.Tensor, delay_s: torch.Tensor) -> Any:
         # delays about the carrier: its phase is one number a line, kept apart for single precision
-        ramp = delay_ramp(lit.aperture.line, delay_s, lit.frequency_hz)
+        ramp = delay_ramp(np.array(lit.aperture.line), delay_s, lit.frequency_hz)
         seen = beamspace(own, steering(own, user[None, :], lit.frequency_hz) * ramp, grid)
         echo = echo_beamspace(own, own, target, gain, lit.frequency_hz, ramp, grid)
         return divergence(distribution(seen), distribution(echo), 1e-9)

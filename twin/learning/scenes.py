@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Lit", "Recipe", "Worth", "worth"]
 
+_DARK = 1e12  # a bound that stands for none, rad^2
 _APART = 4e-3  # direction cosines between any two targets, at least: nearer ones are one to any array here
 
 
@@ -78,8 +79,10 @@ class Recipe:
         most, subcarriers = self.targets[1], self.subcarriers
         targets = rng.integers(self.targets[0], most + 1, count)
         present = np.arange(most) < targets[:, None]
-        msia = np.exp(rng.uniform(*np.log(self.msia_rad), count))
-        snr_db, weight = rng.uniform(*self.snr_db, count), np.exp(rng.uniform(*np.log(self.rate_weight), count))
+        (fine, wide), (light, heavy) = self.msia_rad, self.rate_weight
+        msia = np.exp(rng.uniform(np.log(fine), np.log(wide), count))
+        snr_db = rng.uniform(*self.snr_db, count)
+        weight = np.exp(rng.uniform(np.log(light), np.log(heavy), count))
         user, target = self._places(rng, present, msia)
         beta = self.sigma_beta * np.abs(rng.normal(size=(count, 2)) @ [1, 1j]) / np.sqrt(2)
         alpha = rng.normal(size=(count, most, subcarriers, 2)) @ [1, 1j] / np.sqrt(2)
@@ -140,7 +143,7 @@ class Batch:
 
     def of(self, at: Any) -> Batch:
         """Some of the scenes."""
-        return Batch(**{name: getattr(self, name)[at] for name in self.__slots__})
+        return Batch(**{name: getattr(self, name)[at] for name in self.__dataclass_fields__})
 
     def scenes(self, aperture: Aperture) -> Scenes:
         """What the network reads of it."""
@@ -240,7 +243,8 @@ class Lit:
 
         rate = rate_bps(torch.ones_like(heard), heard * share, 1.0, 1.0)  # a root would have no slope at zero
         bound = crb(total_information(unit, share), self.metric)
-        log_bound = torch.log(bound) + self.log_scale
+        # what rounding leaves of a singular matrix may be negative: no bound, and no slope
+        log_bound = torch.log(torch.where(bound > 0, bound, torch.full_like(bound, _DARK))) + self.log_scale
         return Worth(self.bit.double() * rate - log_bound, rate, torch.exp(log_bound))
 
 

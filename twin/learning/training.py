@@ -94,7 +94,8 @@ class FactoredTask:
         """Minus the mean utility, trade-offs that look at the rate alone held down so that none drowns the rest."""
         lit = self._lit(number, self.training.batch)
         found = worth(lit, self.network, self.trained)
-        return -(found.utility / (1 + lit.rate_weight / 4)).mean()
+        loss: torch.Tensor = -(found.utility / (1 + lit.rate_weight / 4)).mean()
+        return loss
 
     def score(self) -> dict[str, float]:
         """Mean utility in decibels of bound, rate and bound."""
@@ -185,7 +186,7 @@ def plot(curve: Path, image: Path) -> None:
     figure = Figure(figsize=(3.2 * len(shown), 2.8), layout="constrained")
     for axes, key in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
         axes.plot([row["step"] for row in found], [row[key] for row in found], lw=1.5)
-        axes.set_title(key.replace("_", " "), loc="left", fontsize=10)
+        axes.set_title(key.replace("_db", ", dB").replace("_bits", ", bit").replace("_", " "), loc="left", fontsize=10)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -56,7 +56,6 @@ class Scene:
     reflection: Reflection = "known"
     convention: Convention = "consistent"
     bound: Literal["angles", "cosines"] = "angles"
-    plain: tuple[Array, Array] | None = None  # what ``steered`` gives, where it is known already
 
     @property
     def carrier_hz(self) -> float:
@@ -134,8 +133,12 @@ class Scene:
         allocation: Allocation,
         rate_share: float,
         solver: Literal["closed", "cvxpy"] = "closed",
+        near_w: Float[Array, " subcarrier"] | None = None,
     ) -> Float[Array, " subcarrier"]:
-        """Power over subcarriers: ``exact`` is (20) and ``eq21`` is (21), both with ``Gamma = rate_share Gamma_max`` of this beam."""
+        """Power over subcarriers: ``exact`` is (20) and ``eq21`` is (21), both with ``Gamma = rate_share Gamma_max`` of this beam.
+
+        With ``near_w``, a last design's powers, (20) starts there and is solved to 0.1 %.
+        """
         snr_per_w = self.snr_per_w(response)
         if allocation == "equal":
             return np.full(len(snr_per_w), self.power_w / len(snr_per_w))
@@ -148,13 +151,17 @@ class Scene:
         if allocation == "eq21":
             return jensen_power(unit_bounds(unit, self.weight), least_w, self.power_w, solver)
         if allocation == "exact":
-            return crb_power(unit, least_w, self.power_w, self.weight, solver)
+            tolerance = 1e-9 if near_w is None else 1e-3
+            return crb_power(unit, least_w, self.power_w, self.weight, solver, tolerance, near_w)
         raise Misuse(f"power = {allocation!r}: must be 'exact' (eq 20), 'eq21', 'equal' or 'waterfill'")
 
     def steered(self) -> tuple[Float[Array, " line"], Float[Array, " element"]]:
         """Delays and phases of a beam at the user alone, squint taken out (``delay_phase``)."""
-        if self.plain is not None:
-            return self.plain
+        return self.plain
+
+    @cached_property
+    def plain(self) -> tuple[Float[Array, " line"], Float[Array, " element"]]:
+        """What ``steered`` gives; ``by_row`` knows it already."""
         half = HalfSpec(array=self.array, network=self.network, memory_slots=1)
         chains = len(self.network.wired)
         settings = steer(half, np.broadcast_to(self.user_direction, (1, chains, 3)), self.carrier_hz)
@@ -197,6 +204,13 @@ def scene(
             "array.columns = 0: this precoder needs a planar grid (Upa or Ula); delay_phase serves free-form arrays"
         )
     direction = problem.target_direction[row]
+    for name, place in (("user_direction", problem.user_direction[row][None]), ("target_direction", direction)):
+        off = np.abs(np.sum(place * place, axis=-1) - 1.0)
+        if not np.all(off < 1e-6):
+            at = int(np.argmax(~(off < 1e-6)))
+            raise Misuse(
+                f"{name}[{row}] = {place[at]}: must be a unit vector; of an azimuth and an elevation, hal.array.direction_from makes one"
+            )
     pattern = element_amplitude(transmit, direction) * element_amplitude(receive, direction)
     gain = lit * pattern[:, None]
     ahead = (direction[:, 0] > 0.02) & (np.hypot(direction[:, 0], direction[:, 1]) > 0.02)
@@ -274,7 +288,7 @@ def by_row(
         made = make(problem, row)
         if made is None:
             continue
-        made = replace(made, plain=(plain.delay_s[row].reshape(-1)[: made.lines], plain.phase_rad[row, owner, at]))
+        vars(made)["plain"] = plain.delay_s[row].reshape(-1)[: made.lines], plain.phase_rad[row, owner, at]
         found = solve(made, _before(problem.previous, row, owner, made.lines))
         delay_s[row].reshape(-1)[: made.lines] = found.delay_s
         phase_rad[row, owner, at] = np.mod(found.phase_rad, 2 * np.pi)

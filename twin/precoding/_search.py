@@ -56,10 +56,7 @@ class Search:
         real = np.float32 if self.precision == "single" else np.float64
         row = self.scene
         spans, columns, rows = _spans(row.line.tobytes(), row.lines, row.array.columns, row.array.rows)
-        y, z = (
-            tuple(np.ascontiguousarray(part, dtype=real) for field in fields for part in (field.real, field.imag))
-            for fields in _patterns(self.scene, self.grid, columns, rows)
-        )
+        y, z = _patterns(row, self.grid, columns, rows, real)
         return Prepared(spans, y, z)
 
     def run(
@@ -90,7 +87,9 @@ class Search:
         compiled: Any = _pass
         tried = 0
         for _ in range(passes if count is None else 1):
-            changed = compiled(index, order, own.spans, *user, *echo, *own.y, *own.z, turn_re, turn_im, self.guard, reach)
+            changed = compiled(
+                index, order, own.spans, *user, *echo, *own.y, *own.z, turn_re, turn_im, self.guard, reach
+            )
             tried += len(order)
             if not changed:
                 break
@@ -133,48 +132,59 @@ def _spans(line: bytes, lines: int, array_columns: int, array_rows: int) -> tupl
 
 
 def _patterns(
-    row: Scene, grid: tuple[int, int], columns: int, rows: int
-) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Patterns of runs of columns ``[run gy term m]`` and of rows ``[run term m gz]``: the user (one term), and each target with what is received folded in."""
+    row: Scene, grid: tuple[int, int], columns: int, rows: int, real: Any
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Patterns of runs of columns ``[run gy term m]`` and of rows ``[run term m gz]``, real and imaginary parts: the user's (one term), and each
+    target's with what is received folded in.
+    """
     k = 2 * np.pi / LIGHT_MPS * row.frequency_hz
     sign = np.array([1.0] + [-1.0 if row.convention == "printed" else 1.0] * len(row.target_direction))
     direction = np.concatenate([row.user_direction[None], row.target_direction])
     sent, heard = row.array, row.receive
     compiled: Any = _onto
+    # one scale for each kind of field keeps single precision in range whatever the gains; a subcarrier's common phase changes no modulus
+    user = np.abs(row.user_gain) / max(float(np.abs(row.user_gain).max()), 1e-300)
+    echo = row.target_gain / max(float(np.abs(row.target_gain).max()) * len(heard.position_m), 1e-300)
 
-    def axis(which: int, runs: int, size: int) -> tuple[Array, Array]:
+    def axis(which: int, runs: int, size: int, gains: tuple[Array, Array], last: bool) -> tuple[Array, ...]:
         n = sent.columns if which == 1 else sent.rows
         place = sent.position_m[:: sent.rows, 1] if which == 1 else sent.position_m[: sent.rows, 2]
         back = heard.position_m[:: heard.rows, 1] if which == 1 else heard.position_m[: heard.rows, 2]
         each = cis((sign * direction[:, which])[:, None, None] * k[:, None] * place)  # [who m n]
         a_r = cis(direction[1:, which, None, None] * k[:, None] * back)
         turn = cis(-2 * np.pi / size * np.arange(size)[:, None] * np.arange(max(n, len(back))))
-        return compiled(each, turn, runs), compiled(a_r, turn, 1)[0]  # [run bin who m], [bin K m]
+        received = np.swapaxes(np.conj(gains[1] * (a_r @ turn[:, : len(back)].T).transpose(2, 0, 1)), 1, 2)
+        sides = (each[:1], np.broadcast_to(gains[0][None, :, None], (size, len(k), 1))), (each[1:], received)
+        out: list[Array] = []
+        for seen, factor in sides:
+            terms = len(seen), len(k)
+            shape = (runs, *terms, size) if last else (runs, size, *terms)
+            parts = np.empty(shape, real), np.empty(shape, real)
+            # bins last, or terms last: one kernel, its outputs seen as [run bin m term]
+            views = (np.transpose(part, (0, 3, 2, 1) if last else (0, 1, 3, 2)) for part in parts)
+            compiled(np.ascontiguousarray(seen.transpose(2, 1, 0)), turn, runs, factor, *views)
+            out.extend(parts)
+        return tuple(out)
 
-    wide, wide_back = axis(1, columns, grid[0])
-    high, high_back = axis(2, rows, grid[1])
-    # one scale for each kind of field keeps single precision in range whatever the gains; a subcarrier's common phase changes no modulus
-    user = np.abs(row.user_gain) / max(float(np.abs(row.user_gain).max()), 1e-300)
-    echo = row.target_gain / max(float(np.abs(row.target_gain).max()) * len(heard.position_m), 1e-300)
-    across = wide[:, :, :1] * user, wide[:, :, 1:] * np.conj(echo * wide_back)
-    tall = high[:, :, :1], high[:, :, 1:] * np.conj(high_back)
-    return across, (np.transpose(tall[0], (0, 2, 3, 1)), np.transpose(tall[1], (0, 2, 3, 1)))
+    return axis(1, columns, grid[0], (user, echo), False), axis(
+        2, rows, grid[1], (np.ones(len(k)), np.ones(echo.shape)), True
+    )
 
 
 @njit(cache=True)
-def _onto(each, turn, runs):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    # out[run bin who m] = sum over the run's elements of each[who m n] turn[bin n]
-    who, count, n = each.shape
+def _onto(each, turn, runs, factor, out_re, out_im):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    # out[run bin m term] = factor[bin m term] * sum over the run's elements of each[n m term] turn[bin n]
+    n, count, terms = each.shape
     length = n // runs
-    out = np.zeros((runs, turn.shape[0], who, count), np.complex128)
     for j in range(runs):
         for g in range(turn.shape[0]):
-            for i in range(j * length, (j + 1) * length):
-                t = turn[g, i]
-                for v in range(who):
-                    for m in range(count):
-                        out[j, g, v, m] += each[v, m, i] * t
-    return out
+            for v in range(terms):
+                for m in range(count):
+                    total = 0j
+                    for i in range(j * length, (j + 1) * length):
+                        total += each[i, m, v] * turn[g, i]
+                    total *= factor[g, m, v]
+                    out_re[j, g, m, v], out_im[j, g, m, v] = total.real, total.imag
 
 
 @njit(cache=True, fastmath={"contract"}, error_model="numpy")

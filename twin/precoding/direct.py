@@ -103,9 +103,7 @@ class Direct:
                 delay_s=first.delay_s, phase_rad=first.phase_rad, power_w=first.power_w, steps=before.steps + 1
             )
         delay_s, steps = first.delay_s, before.steps + 1
-        theta, z, _ = utility.ascend(
-            _theta(row, first), delay_s, _logs(first.power_w), self.budget_steps - len(begun)
-        )
+        theta, z, _ = utility.ascend(_theta(row, first), delay_s, _logs(first.power_w), self.budget_steps - len(begun))
         if row.network.delay_bits and row.lines:
             power = _shares(z) * row.power_w
             delay_s, _ = utility.polish(theta, delay_s, power, delay_grid(row.network), before.steps % row.lines, 1, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -26,6 +26,8 @@ class NoTtd:
     eta: Annotated[float, Ge(0)] = 1.0  # the targets' weight against the user's
     balanced: bool = True  # eta counts from equal mean gains of both sides; False: eta of eq (18) as it stands
     rounds: Annotated[int, Ge(1)] = 6  # of phases and power, at most
+    # steps of the phases once there is a warm start, then one of power, solved to 0.1 %; 0: as at first
+    budget_steps: Annotated[int, Ge(0)] = 0
     reflection: Reflection = "known"
     convention: Convention = "consistent"
     solver: Literal["closed", "cvxpy"] = "closed"
@@ -38,4 +40,7 @@ class NoTtd:
         alternation = Alternation(
             self.update, self.eta, self.balanced, self.power, self.rate_share, self.rounds, self.solver
         )
-        return alternation.run(row, np.zeros(row.lines))
+        if before is None or not self.budget_steps:
+            return alternation.run(row, np.zeros(row.lines))
+        found = replace(alternation, steps=self.budget_steps).run(row, np.zeros(row.lines), before)
+        return replace(found, steps=before.steps + self.budget_steps)

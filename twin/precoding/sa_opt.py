@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -16,6 +16,8 @@ from twin.precoding._scene import Allocation, Scene, Solution, by_row, delay_gri
 from twin.precoding._search import Search
 
 __all__ = ["SaOpt"]
+
+_REACH = 2  # levels either way that a warm start tries
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class SaOpt:
     guard: Annotated[float, Ge(0)] = 0.0  # added to both distributions; above 1e-9 it changes the choices
     passes: Annotated[int, Ge(1)] = 8  # over all lines, at most
     rounds: Annotated[int, Ge(1)] = 6  # of phases and power, at most
-    budget_steps: Annotated[int, Ge(0)] = 0  # lines tried a design once there is a warm start; 0: all, as at first
+    # lines tried a design once there is a warm start, two levels either way, then as many steps of the phases and one of power, solved to 0.1 %;
+    # 0: all, as at first
+    budget_steps: Annotated[int, Ge(0)] = 0
     start: Literal["random", "steered"] = "random"  # delays to start from
     seed: int = 0  # of the random start
     reflection: Reflection = "known"
@@ -58,7 +62,9 @@ class SaOpt:
             search = Search(row, grid, self.guard, self.precision)
             if before is not None and self.budget_steps:
                 first = before.steps % row.lines
-                delay_s, tried = search.run(before.delay_s, level_s, 1, first, min(self.budget_steps, row.lines))
+                delay_s, tried = search.run(
+                    before.delay_s, level_s, 1, first, min(self.budget_steps, row.lines), _REACH
+                )
                 tried += before.steps
             else:
                 delay_s, tried = search.run(self._start(row, level_s), level_s, self.passes)
@@ -67,9 +73,9 @@ class SaOpt:
         alternation = Alternation(
             self.update, self.eta, self.balanced, self.power, self.rate_share, self.rounds, self.solver
         )
-        warm = before if self.budget_steps else None
-        found = alternation.run(row, delay_s, warm)
-        return Solution(delay_s=found.delay_s, phase_rad=found.phase_rad, power_w=found.power_w, steps=tried)
+        if before is None or not self.budget_steps:
+            return replace(alternation.run(row, delay_s), steps=tried)
+        return replace(replace(alternation, steps=self.budget_steps).run(row, delay_s, before), steps=tried)
 
     def _start(self, row: Scene, level_s: np.ndarray) -> np.ndarray:
         if self.start == "steered":

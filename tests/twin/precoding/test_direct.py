@@ -154,3 +154,17 @@ def test_what_cannot_be_designed_says_why():
     ):
         with pytest.raises(Misuse, match=what):
             Direct().design(replace(problem, **change))
+
+
+@pytest.mark.parametrize("name", ["user_direction", "target_direction"])
+def test_directions_that_are_none(name):
+    problem = draw(0, SMALL)
+    for wrong in (0.5, float("nan")):
+        with pytest.raises(Misuse, match="must be a unit vector|must be finite"):
+            Direct().design(replace(problem, **{name: getattr(problem, name) * wrong}))
+
+
+def test_a_problem_without_targets_is_a_steered_beam():
+    problem = draw(0, SMALL)
+    bare = replace(problem, target_direction=problem.target_direction[:, :0], target_gain=problem.target_gain[:, :0])
+    np.testing.assert_array_equal(Direct().design(bare).phase_rad, SCHEMES["comm"].design(bare).phase_rad)
