@@ -173,6 +173,7 @@ def test_nearest_is_a_total_order():
         "twin.estimation",
         "twin.planning",
         "twin.precoding",
+        "twin.combining",
         "hal.devices",
     ],
 )

@@ -10,6 +10,7 @@ Usage:  twin serve iio scenarios/phaser.yaml &
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +65,10 @@ class Laboratory:
             for channel in device.channels:
                 channel.rx_enable = True
         self.array.latch_rx_settings()
+
+    def close(self) -> None:
+        """End the buffer: libiio crashes where one outlives its context."""
+        self.buffer = None
 
     @property
     def beamwidth_deg(self) -> float:
@@ -122,7 +127,7 @@ def draw(sweeps: list[Sweep], beamwidth_deg: float, path: str) -> None:
     shown = [sweeps[k] for k in np.unique(np.linspace(0, len(sweeps) - 1, 3).round().astype(int))]
     for sweep, colour in zip(shown, ("tab:blue", "tab:green", "tab:orange"), strict=False):
         left.plot(sweep.angle_deg, sweep.power_db, color=colour, label=f"t = {sweep.t_s:.1f} s")
-        left.axvline(sweep.truth_deg, color=colour, ls=":", lw=1)
+        left.axvline(sweep.truth_deg, ymax=0.85, color=colour, ls=":", lw=1)
     left.set(
         xlabel="steered to (degrees)",
         ylabel="strongest line (dB of full scale)",
@@ -134,7 +139,7 @@ def draw(sweeps: list[Sweep], beamwidth_deg: float, path: str) -> None:
     t_s = [s.t_s for s in sweeps]
     truth = np.array([s.truth_deg for s in sweeps])
     right.fill_between(
-        t_s, truth - beamwidth_deg / 2, truth + beamwidth_deg / 2, color="0.9", label="truth, half a beamwidth"
+        t_s, truth - beamwidth_deg / 2, truth + beamwidth_deg / 2, color="0.9", label="truth ± half a beamwidth"
     )
     right.plot(t_s, truth, color="0.4", lw=1)
     right.plot(t_s, [s.found_deg for s in sweeps], "o", ms=4, color="tab:red", label="found by the sweep")
@@ -156,6 +161,7 @@ def main() -> int:
     parser.add_argument("--out", help="file of the picture")
     given = parser.parse_args()
     laboratory = Laboratory(given.uri)
+    atexit.register(laboratory.close)
     angle_deg = np.arange(-60.0, 60.0 + given.step / 2, given.step)
     sweeps = []
     for _ in range(given.sweeps):
