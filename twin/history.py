@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ import numpy as np
 from hal.errors import Misuse, RemoteFault
 from hal.frontend import Beam
 from hal.record import Array, Float, Int
+from twin.kpi import Kpi
 from twin.record import read
 from twin.story import Event, Story
 from twin.summary import Summary
@@ -27,6 +28,9 @@ COURSE_BINS = 1200  # of a time course: more than a figure has pixels across
 SIGHTINGS = 600  # of the map
 PLAN_TAIL = 80  # last subframes whose plan is shown block by block
 KINDS = ("truth.", "plan.", "belief.", "kpi.", "beam.transmit.", "echo.")  # topics, without the site's name
+OPTIONAL = {
+    entry.name: None for entry in fields(Kpi) if entry.default is None
+}  # what is None stays off the wire, and out of recordings
 
 
 class Course:
@@ -94,6 +98,11 @@ class BeamSeen(NamedTuple):
     readback: Beam | None
     direction: Float[Array, " 3"]  # array frame, as believed
     rank: tuple[bool, float]  # bound to a confirmed track; |uy|
+
+
+OPTIONAL = {
+    entry.name: None for entry in fields(Kpi) if entry.default is None
+}  # what is None stays off the wire, and out of recordings
 
 
 @dataclass
@@ -390,7 +399,8 @@ class _Tally:
             if self.summary is None:
                 names = [tuple(self.out.name(e) for e in ids) for ids in (record.user.tolist(), record.entity.tolist())]
                 self.summary = Summary(*names)
-            self.summary.add(record, np.isin(record.entity, self.present))
+            whole = SimpleNamespace(**(OPTIONAL | vars(record)))
+            self.summary.add(whole, np.isin(record.entity, self.present))  # type: ignore[arg-type]
 
     def told(self) -> dict[str, Any]:
         return {} if self.summary is None else self.summary.told()

@@ -30,6 +30,8 @@ class Summary:
         self._mover = {name: np.zeros(len(movers)) for name in ("present", "tracked", "miss", "sigma")}
         self._pair = {name: np.zeros((len(movers), 4)) for name in ("error", "bound", "ratio")}
         self._seen = np.zeros(len(movers))
+        self._first_ns = np.full((2, len(movers)), np.nan)  # instants at which a mover was there, and followed, for the first time
+        self._efficiency = np.zeros((2, len(users)))  # of users with several antennas: blocks times bit/s/Hz, blocks
         self._data = np.zeros((3, len(users)))  # of frames that were played: bits, wrong bits, bits times mean square error
         self._whole = dict.fromkeys(
             (
@@ -77,10 +79,16 @@ class Summary:
             heard = np.isfinite(kpi.evm_db)
             bits = kpi.data_bits[heard]
             self._data[:, heard] += np.stack([bits, bits * kpi.ber[heard], bits * 10 ** (kpi.evm_db[heard] / 10)])
+        if kpi.efficiency_bps_hz is not None:
+            told = np.flatnonzero(np.isfinite(kpi.efficiency_bps_hz))
+            weight = kpi.served_blocks[told]
+            self._efficiency[:, told] += np.stack([weight * kpi.efficiency_bps_hz[told], weight])
         mover = self._mover
         mover["present"] += present
         followed = kpi.tracked >= 0
         mover["tracked"] += followed
+        for first, now in zip(self._first_ns, (present, followed), strict=True):
+            first[np.isnan(first) & now] = kpi.t_ns
         mover["miss"][followed] += kpi.position_error_m[followed] ** 2
         mover["sigma"][followed] += kpi.track_sigma_m[followed] ** 2
         seen = np.isfinite(kpi.error[:, 0]) & np.isfinite(kpi.bound[:, 0])
@@ -123,6 +131,7 @@ class Summary:
                 for name, sums in self._expected.items()
             }
             surprise = self._surprise[0] / self._surprise[1]
+            efficiency = self._efficiency[0] / self._efficiency[1]
             ber, evm_db = self._data[1] / self._data[0], 10 * np.log10(self._data[2] / self._data[0])
         subframes = max(self.subframes, 1)
         return {
@@ -134,6 +143,7 @@ class Summary:
                     "snr_db": plain(snr_db[i]),
                     "beam_loss_db": plain(loss_db[i]),
                     "outage_share": plain(outage[i]),
+                    **({"efficiency_bps_hz": plain(efficiency[i])} if self._efficiency[1, i] else {}),
                     **({"ber": plain(ber[i]), "evm_db": plain(evm_db[i])} if self._data.any() else {}),
                     # root mean square of expected less realised rate over the mean rate, subframes with service only
                     "believed_error": plain(expected["believed"]["error"][i]),
@@ -149,6 +159,8 @@ class Summary:
                 name: {
                     "present_share": plain(mover["present"][i] / subframes),
                     "tracked_share": plain(tracked[i]),
+                    # from its appearance to the first subframe that ends with a confirmed track of it
+                    "found_s": plain((self._first_ns[1, i] - self._first_ns[0, i]) * 1e-9),
                     "position_rmse_m": plain(miss[i]),
                     "track_sigma_m": plain(sigma[i]),
                     "detections": int(self._seen[i]),

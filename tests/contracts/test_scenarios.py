@@ -70,6 +70,7 @@ def test_what_a_paper_does_not_print_is_marked(name):
         "twin.estimation",
         "twin.planning",
         "twin.precoding",
+        "twin.combining",
         "hal.devices",
     ],
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hal.errors import Misuse
-from twin.compare_precoders import SCHEMES, Setup, arguments, compare, draw, interval_db, run, scored
+from twin.compare_precoders import SCHEMES, Setup, arguments, compare, draw, interval_db, met, run, scored
 
 SMALL = Setup(columns=6, rows=6, delay_lines=(3, 3), subcarriers=6)
 
@@ -36,6 +37,8 @@ def test_draws_are_what_the_setup_says():
     assert np.mean(np.abs(alpha) ** 2) == pytest.approx(0.36, rel=0.03)
     with pytest.raises(Misuse, match="targets"):
         draw(0, Setup(targets=0))
+    with pytest.raises(Misuse, match="elevation_rad"):
+        draw(0, Setup(elevation_rad=1.6))
     with pytest.raises(Misuse, match="inside the sector"):
         draw(0, Setup(msia_rad=3.0))
 
@@ -78,3 +81,27 @@ def test_the_command_prints_writes_and_plots(capsys, tmp_path):
     assert "clipped to the box" in shown
     with pytest.raises(Misuse, match="--draws 0"):
         run(command("--draws", "0"))
+
+
+def test_a_scenarios_own_beams_are_compared_as_believed(capsys, tmp_path):
+    smoke = Path(__file__).parents[2] / "scenarios" / "smoke.yaml"
+    table = tmp_path / "t.csv"
+    words = (str(smoke), "--draws", "3", "--scheme", "direct 4", "--csv", str(table), "--json")
+    assert run(command(*words)) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["scenario"] == str(smoke)
+    assert told["draws"] == 3
+    rows = {row["scheme"]: row for row in told["schemes"]}
+    assert rows["comm"]["rate_bits"] > rows["direct 4"]["rate_bits"] > rows["sensing (21)"]["rate_bits"]
+    assert rows["direct 4"]["crb_rad2"] < rows["comm"]["crb_rad2"]
+    problems = met(smoke, {}, 20, 3)
+    true = np.array([[30.0, -5.0, 1.5], [50.0, 10.0, 1.5]]) - [0.0, 0.0, 10.0]
+    true /= np.linalg.norm(true, axis=1, keepdims=True)
+    for problem in problems:  # one row each, its user where one of the two is, to a few centiradians after 0.1 s
+        assert len(problem.user_direction) == 1
+        assert np.linalg.norm(problem.user_direction - true, axis=1).min() < 0.04
+        assert problem.previous is None
+    with pytest.raises(Misuse, match="no data beam had a located user"):
+        met(smoke, {}, 1, 3)
+    with pytest.raises(Misuse, match="--subframes 0"):
+        run(command(str(smoke), "--subframes", "0"))

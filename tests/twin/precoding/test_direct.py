@@ -160,7 +160,7 @@ def test_what_cannot_be_designed_says_why():
 def test_directions_that_are_none(name):
     problem = draw(0, SMALL)
     for wrong in (0.5, float("nan")):
-        with pytest.raises(Misuse, match="must be a unit vector|must be finite"):
+        with pytest.raises(Misuse, match=r"must be a unit vector|must be finite"):
             Direct().design(replace(problem, **{name: getattr(problem, name) * wrong}))
 
 

@@ -1,0 +1,78 @@
+"""Who may ask what, how large, how often."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hal.gate import Gate, Rule
+
+RULES = {
+    "look": Rule(frozenset(("monitor", "admin")), limit_bytes=10, per_s=2.0, burst=3),
+    "steer": Rule(frozenset(("controller",))),
+}
+OTHER = Rule(frozenset(("admin",)), per_s=1.0, burst=1)
+
+
+class Clock:
+    now = 0
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def gate(clock: Clock) -> Gate:
+    return Gate(RULES, OTHER, clock)
+
+
+@pytest.mark.parametrize(
+    ("role", "kind", "size", "says"),
+    [
+        ("monitor", "look", 10, ""),
+        ("monitor", "look", 11, "limit is 10"),
+        ("controller", "look", 0, "for admin and monitor, this key is a controller's"),
+        ("device", "steer", 0, "this key is a device's"),
+        ("monitor", "unheard of", 0, "for admin"),
+        ("admin", "unheard of", 0, ""),
+        ("none", "look", 0, "none"),
+        ("", "steer", 0, ""),
+    ],
+)
+def test_a_role_a_size_and_a_sentence(role: str, kind: str, size: int, says: str) -> None:
+    why = gate(Clock()).flaw(b"a", role, kind, size)
+    assert says in why
+    assert bool(why) == bool(says)
+
+
+def test_a_burst_then_the_rate_and_each_peer_for_itself() -> None:
+    clock = Clock()
+    door = gate(clock)
+    came = [door.flaw(b"a", "", "look", 0) == "" for _ in range(5)]
+    assert came == [True, True, True, False, False]
+    assert door.flaw(b"b", "", "look", 0) == ""
+    clock.now += 500_000_000
+    assert door.flaw(b"a", "", "look", 0) == ""
+    assert "2 times a second" in door.flaw(b"a", "", "look", 0)
+
+
+def test_made_up_questions_share_one_allowance() -> None:
+    door = gate(Clock())
+    assert [bool(door.flaw(b"a", "", f"q{n}", 0)) for n in range(3)] == [False, True, True]
+
+
+@given(st.lists(st.integers(0, 400_000_000), max_size=60))
+def test_never_more_than_burst_and_rate(pauses: list[int]) -> None:
+    clock = Clock()
+    door, let_in = gate(clock), 0
+    for pause in pauses:
+        clock.now += pause
+        let_in += door.flaw(b"a", "", "look", 0) == ""
+    assert let_in <= 3 + 2.0 * clock.now * 1e-9 + 1e-6
+
+
+def test_who_is_remembered_is_bounded() -> None:
+    door = Gate(RULES, OTHER, Clock(), peers=4)
+    for n in range(1000):
+        door.flaw(str(n).encode(), "", "look", 0)
+    assert len(door._left) <= 4 * 8
