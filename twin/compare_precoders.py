@@ -1,4 +1,4 @@
-"""Precoders side by side on the same random draws: rate, Cramer-Rao bound, dual-functional gain, correlation and time of each scheme."""
+"""Precoders side by side on the same draws or the same scenario: rate, Cramer-Rao bound, dual-functional gain, correlation and time of each scheme."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,22 @@ from twin.precoding.no_ttd import NoTtd
 from twin.precoding.sa_opt import SaOpt
 from twin.precoding.sensing_dedicated import SensingDedicated
 
-__all__ = ["SCHEMES", "Score", "Setup", "arguments", "compare", "digital", "draw", "interval_db", "run", "scored"]
+__all__ = [
+    "SCHEMES",
+    "Score",
+    "Setup",
+    "arguments",
+    "compare",
+    "digital",
+    "draw",
+    "interval_db",
+    "met",
+    "run",
+    "scored",
+    "side_by_side",
+]
 
+_ROWS = ("user_direction", "user_gain", "target_direction", "target_gain")
 ETA = 256.0  # of eq (18) as the paper would set it: N_r, where both sides weigh about alike
 
 SCHEMES: Mapping[str, Precoder] = {
@@ -91,6 +105,11 @@ def draw(seed: int, setup: Setup = Setup()) -> Problem:
     for name in ("msia_rad", "sigma_beta", "sigma_alpha", "bandwidth_hz", "carrier_hz"):
         if not getattr(setup, name) > 0:
             raise Misuse(f"{name} = {getattr(setup, name)!r}: must be > 0")
+    for name in ("azimuth_rad", "elevation_rad"):
+        if not 0 < getattr(setup, name) < np.pi / 2:
+            raise Misuse(
+                f"{name} = {getattr(setup, name)!r}: must lie between 0 and pi/2; at the array's plane and pole angles have no bound"
+            )
     if not setup.targets >= 1:
         raise Misuse(f"targets = {setup.targets!r}: must be at least 1; a beam for the user alone is delay_phase")
     rng = np.random.Generator(np.random.Philox(key=seed))
@@ -185,18 +204,70 @@ def compare(
     reflection: Reflection = "known",
 ) -> dict[str, list[Score]]:
     """Every scheme on every draw, in turn; ``tell(done, total)`` after each draw. Compiles what it needs first, so that times are of designs alone."""
-    first = draw(0 if not len(seeds) else seeds[0], setup)
-    for precoder in schemes.values():
-        precoder.design(first)
+    return side_by_side([draw(seed, setup) for seed in seeds], schemes, tell, reflection)
+
+
+def side_by_side(
+    problems: Sequence[Problem],
+    schemes: Mapping[str, Precoder],
+    tell: Callable[[int, int], None] = lambda done, total: None,
+    reflection: Reflection = "known",
+) -> dict[str, list[Score]]:
+    """As ``compare``, of problems at hand."""
+    for precoder in schemes.values() if problems else ():
+        precoder.design(problems[0])
     found: dict[str, list[Score]] = {name: [] for name in schemes}
-    for done, seed in enumerate(seeds):
-        problem = draw(seed, setup)
+    for done, problem in enumerate(problems):
         for name, precoder in schemes.items():
             began = time.process_time()
             design = precoder.design(problem)
             found[name].append(scored(problem, design, time.process_time() - began, reflection))
-        tell(done + 1, len(seeds))
+        tell(done + 1, len(problems))
     return found
+
+
+@dataclass(frozen=True)
+class _Overheard:
+    """A precoder that keeps what it is asked."""
+
+    inner: Precoder
+    asked: list[Problem]
+
+    def design(self, problem: Problem) -> Design:
+        self.asked.append(problem)
+        return self.inner.design(problem)
+
+
+def met(file: str | Path, sets: Mapping[str, Any], subframes: int, count: int) -> list[Problem]:
+    """``count`` problems of one row that a scenario's own precoder was asked within so many subframes, evenly spread: believed geometry, not the true one.
+
+    Rows without a user, or with no other track to light, are nothing to compare and left out. Raises Misuse if that leaves none.
+    """
+    from twin.build import Twin
+    from twin.scenario import load
+
+    asked: list[Problem] = []
+    scenario = load(file, sets)
+    with Twin(replace(scenario, bus=type(scenario.bus)(), expect=())) as twin:
+        twin.chain.parts = replace(twin.chain.parts, precoder=_Overheard(twin.chain.parts.precoder, asked))
+        twin.play(split=False, progress=False, last=min(subframes, scenario.subframes))
+    rows = [
+        replace(problem, previous=None, **{name: getattr(problem, name)[row : row + 1] for name in _ROWS})
+        for problem in asked
+        for row in range(len(problem.user_direction))
+        if np.any(problem.target_gain[row] != 0) and scene(problem, row) is not None
+    ]
+    if not rows:
+        raise Misuse(
+            f"{file}: in {min(subframes, scenario.subframes)} subframes no data beam had a located user and another confirmed track to light; "
+            "give more --subframes, or a scenario with targets near its users"
+        )
+    return [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, count).round().astype(int))]
+
+
+def balanced(schemes: Mapping[str, Precoder]) -> dict[str, Precoder]:
+    """The same schemes, eta counted from equal mean gains of user and targets: where these are of places, eq (18) as it stands sees users alone."""
+    return {n: replace(p, eta=1.0, balanced=True) if isinstance(p, SaOpt | NoTtd) else p for n, p in schemes.items()}
 
 
 def interval_db(ratio: Float[Array, " draw"]) -> tuple[float, float]:
@@ -213,8 +284,27 @@ def interval_db(ratio: Float[Array, " draw"]) -> tuple[float, float]:
 def arguments(parser: ArgumentParser) -> None:
     """What ``twin compare precoders`` takes."""
     standard = Setup()
-    parser.description = "Design beams for the same random draws with every scheme and print what each is worth. Same seeds, same draws, paired."
-    parser.add_argument("--draws", type=int, default=24, help="how many (default %(default)s)")
+    parser.description = (
+        "Design beams with every scheme, for the same random draws or for what a scenario's own precoder is asked, "
+        "and print what each is worth."
+    )
+    parser.epilog = "Examples: twin compare precoders --draws 24 --msia 0.2; twin compare precoders scenarios/street.yaml --plot street.png"
+    parser.add_argument(
+        "scenario",
+        nargs="?",
+        type=Path,
+        metavar="SCENARIO.yaml",
+        help="take users, targets and channels, as believed, from this scenario; nothing: random draws",
+    )
+    parser.add_argument(
+        "--subframes", type=int, default=100, help="of the scenario to take problems from (default %(default)s)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", dest="sets", help="replace a value of the scenario"
+    )
+    parser.add_argument(
+        "--draws", type=int, default=24, help="draws, or problems of the scenario (default %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the first draw")
     parser.add_argument("--scheme", action="append", choices=tuple(SCHEMES), help="only these; may be given again")
     parser.add_argument(
@@ -252,26 +342,41 @@ def run(given: Namespace) -> int:
     )
     wanted = {*(given.scheme or SCHEMES), "comm", "sensing (21)", given.reference}
     schemes = {name: precoder for name, precoder in SCHEMES.items() if name in wanted}
-    seeds = range(given.seed, given.seed + given.draws)
+    seeds: Sequence[int] = range(given.seed, given.seed + given.draws)
     moves = sys.stderr.isatty() and not given.json
+    if given.scenario is not None and not given.subframes >= 1:
+        raise Misuse(f"--subframes {given.subframes}: must be at least 1")
 
     def tell(done: int, total: int) -> None:
         if moves:
-            print(f"\r{done}/{total} draws ", end="", file=sys.stderr, flush=True)
+            print(f"\r{done}/{total} problems ", end="", file=sys.stderr, flush=True)
 
-    found = compare(setup, seeds, schemes, tell, given.reflection)
+    if given.scenario is None:
+        found = compare(setup, seeds, schemes, tell, given.reflection)
+    else:
+        from twin.commands import pair
+
+        if moves:
+            print(f"playing {given.subframes} subframes of {given.scenario}", end="", file=sys.stderr, flush=True)
+        problems = met(given.scenario, dict(pair(text) for text in given.sets), given.subframes, given.draws)
+        schemes, seeds = balanced(schemes), range(len(problems))
+        found = side_by_side(problems, schemes, tell, given.reflection)
     if moves:
-        print("\r" + " " * 30 + "\r", end="", file=sys.stderr)
+        print("\r\033[K", end="", file=sys.stderr)
     rows = [summary(name, found, given.reference) for name in schemes]
     if given.csv:
         write(given.csv, found, seeds)
     if given.plot:
         plot(given.plot, found)
     if given.json:
-        json.dump({"draws": given.draws, "setup": vars(setup), "schemes": rows}, sys.stdout, indent=1)
+        source = {"setup": vars(setup)} if given.scenario is None else {"scenario": str(given.scenario)}
+        json.dump({"draws": len(seeds), **source, "schemes": rows}, sys.stdout, indent=1)
         print()
     else:
-        show(rows, given)
+        about = f"{given.draws} draws, SNR {given.snr_db:g} dB, MSIA {given.msia:g} rad"
+        if given.scenario is not None:
+            about = f"{given.scenario}: {len(seeds)} beams of its first {given.subframes} subframes, as believed"
+        show(rows, about, given.reference)
     return 0
 
 
@@ -303,13 +408,13 @@ def summary(name: str, found: Mapping[str, list[Score]], reference: str) -> dict
     }
 
 
-def show(rows: list[dict[str, Any]], given: Namespace) -> None:
+def show(rows: list[dict[str, Any]], about: str, reference: str) -> None:
     """The table for people."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(
-        title=f"{given.draws} draws, SNR {given.snr_db:g} dB, MSIA {given.msia:g} rad",
+        title=about,
         title_justify="left",
         box=None,
         pad_edge=False,
@@ -318,19 +423,19 @@ def show(rows: list[dict[str, Any]], given: Namespace) -> None:
         "scheme",
         "rate, bit",
         "CRB, rad2",
-        f"CRB vs {given.reference}, dB",
+        f"CRB vs {reference}, dB",
         "dual gain (13)",
         "correlation (16)",
         "time, ms",
     ):
         table.add_column(column, justify="left" if column == "scheme" else "right")
     for row in rows:
-        db = row[f"crb_db_vs_{given.reference}"]
+        db = row[f"crb_db_vs_{reference}"]
         table.add_row(
             row["scheme"],
             f"{row['rate_bits']:.2f}",
             f"{row['crb_rad2']:.2e}",
-            "-" if row["scheme"] == given.reference else f"{db:+.1f} ± {row['crb_db_ci95']:.1f}",
+            "-" if row["scheme"] == reference else f"{db:+.1f} ± {row['crb_db_ci95']:.1f}",
             f"{row['dual_gain_median']:.2f}",
             f"{row['correlation']:.2f}",
             f"{row['time_ms']:.1f}",
@@ -355,13 +460,14 @@ def write(path: Path, found: Mapping[str, list[Score]], seeds: Sequence[int]) ->
 
 def plot(path: Path, found: Mapping[str, list[Score]]) -> None:
     """CRB over rate: a dot a draw, a cross at each scheme's mean."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.add_subplot()
     for i, (name, scores) in enumerate(found.items()):
         rate, crb = np.array([s.rate for s in scores]), np.array([s.crb for s in scores])
-        lit, colour = np.isfinite(crb), f"C{i % 10}"
+        lit, colour = np.isfinite(crb), colormaps["tab20"](i % 20)
         axes.plot(rate[lit], crb[lit], ".", ms=3, alpha=0.35, color=colour)
         if np.any(lit):
             axes.plot(
@@ -374,7 +480,7 @@ def plot(path: Path, found: Mapping[str, list[Score]]) -> None:
             )
     axes.set_yscale("log")
     axes.set_xlabel("rate, bits a symbol over all subcarriers")
-    axes.set_ylabel("CRB of all angles, rad²")
+    axes.set_ylabel("CRB of all angles, one symbol, rad²")
     axes.legend(fontsize=8, ncols=2)
     axes.grid(alpha=0.3)
     figure.savefig(path)

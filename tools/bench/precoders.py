@@ -40,14 +40,17 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.process_time() - began
 
 
+def repeated(work: Callable[[], Any], times: int) -> float:
+    """Mean CPU time of so many."""
+    return seconds(lambda: [work() for _ in range(times)]) / times
+
+
 def in_turn(rounds: int, *works: Callable[[], Any], times: tuple[int, ...] | None = None) -> list[float]:
     """Median CPU time of each, one after the other in every round; ``times`` repeats the short ones within a round."""
-    times = times or (1,) * len(works)
     for work in works:
         work()
     spent = [
-        [seconds(lambda w=w, n=n: [w() for _ in range(n)]) / n for w, n in zip(works, times, strict=True)]
-        for _ in range(rounds)
+        [repeated(work, n) for work, n in zip(works, times or (1,) * len(works), strict=True)] for _ in range(rounds)
     ]
     return [float(np.median(column)) for column in zip(*spent, strict=True)]
 
@@ -110,8 +113,10 @@ def search(rounds: int, draws: int) -> dict[str, float]:
         one = row_of(draw(seed))
         begin = level_s[np.random.default_rng(seed).integers(len(level_s), size=one.lines)]
         quick = Search(one, (32, 32))
-        small.append(seconds(lambda quick=quick, begin=begin: quick.run(begin, level_s, 20)))
-        coarse, fine = quick.run(begin, level_s, 20)[0], Search(one, grid).run(begin, level_s, 20)[0]
+        began = time.process_time()
+        coarse = quick.run(begin, level_s, 20)[0]
+        small.append(time.process_time() - began)
+        fine = Search(one, grid).run(begin, level_s, 20)[0]
         kl.append((delay_divergence(one, coarse, grid), delay_divergence(one, fine, grid)))
         told(f"search: {seed + 1}/{draws} draws")
     mean = np.mean(kl, axis=0)
@@ -299,8 +304,8 @@ def free_phases(problem: Problem, bit: float, begin: Direct) -> float:
         bound = crb(total_information(information(gram, lit), share * row.power_w), weight)
         ratio = torch.abs(torch.sum(user * beam, dim=1)) ** 2 * share * (row.power_w / row.noise_w)
         value = torch.log(bound) - bit * torch.sum(torch.log2(1 + ratio))
-        value.backward()
-        return value.item(), v.grad.numpy().copy()
+        (slope,) = torch.autograd.grad(value, v)
+        return value.item(), slope.numpy()
 
     start = np.concatenate([np.angle(response).ravel(), np.log(np.maximum(design.power_w[0], 1e-9))])
     return -float(minimize(cost, start, jac=True, method="L-BFGS-B", options={"maxiter": 250, "maxcor": 20}).fun)

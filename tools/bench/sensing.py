@@ -98,15 +98,15 @@ def accuracy(count: int) -> list[dict[str, Any]]:
         told(name)
         many = count if "rank one" in name else max(count // 5, 20)
         made = trials(at, w, precoder, lobe_width=wide, count=many, seed=1)
-        out.append(line(name, normalised(replace(single, lobe_width=wide, starts=8 if wide > 1 else 4), made)))
+        out.append(line(name, normalised(replace(single, lobe_width=wide, starts=24 if wide > 1 else 4), made)))
     faint = replace(setup, power_w=setup.power_w * 10**1.8 / setup.integrated_snr)
     told("18 dB")
     out.append(
         line("squinted, rank one, 18 dB integrated", normalised(single, trials(faint, count=count, seed=2)), 8.0)
     )
-    for name, targets in SCENES.items():
+    for seed, (name, targets) in enumerate(SCENES.items(), 3):  # rows of one seed would share their luck
         told(name)
-        made = trials(replace(setup, rcs_m2=10.0), targets=targets, count=max(count // 10, 20), seed=3)
+        made = trials(replace(setup, rcs_m2=10.0), targets=targets, count=max(count // 10, 20), seed=seed)
         out.append(line(name, normalised(Joint(**SPAN), made)))
     return out
 

@@ -98,11 +98,13 @@ def crb_power(
     weight: Any = None,
     solver: Solver = "closed",
     tolerance: float = 1e-9,
+    near_w: Float[Array, " subcarrier"] | None = None,
 ) -> Float[Array, " subcarrier"]:
     """``argmin tr(W (sum_m p_m J_m)^-1)`` subject to ``p >= least``, ``sum p = P``: papers/000 eq (20) itself, convex in the powers.
 
     ``unit`` from ``fisher.information``. ``closed`` is a logarithmic-barrier Newton method on the powers above their least; it ends when the duality
-    gap is below ``tolerance`` of the bound. ``cvxpy`` states the problem and lets a conic solver do it. Raises Misuse if even equal power leaves the
+    gap is below ``tolerance`` of the bound; ``near_w``, powers believed to be near, saves it some
+    steps. ``cvxpy`` states the problem and lets a conic solver do it. Raises Misuse if even equal power leaves the
     information singular.
     """
     from twin.physics.fisher import crb
@@ -124,7 +126,13 @@ def crb_power(
     if solver != "closed":
         raise Misuse(f"solver = {solver!r}: must be 'closed' or 'cvxpy'")
     compiled: Any = _barrier
-    share = compiled(np.ascontiguousarray(white), np.asarray(least_w) / spare, white_weight, tolerance)
+    even = np.full(len(unit), 1.0 / len(unit))
+    start, first = even, 0.1
+    if near_w is not None:
+        above = np.maximum(near_w - least_w, 0.0)
+        start, first = 0.9 * above / max(float(above.sum()), 1e-300) + 0.1 * even, 0.003
+        start = start / start.sum()
+    share = compiled(np.ascontiguousarray(white), np.asarray(least_w) / spare, white_weight, tolerance, start, first)
     power = least_w + spare * share
     return np.asarray(power * (power_w / power.sum()))
 
@@ -136,16 +144,16 @@ def _bound(base, flat, share, weight):  # type: ignore[no-untyped-def]  # pragma
 
 
 @njit(cache=True)
-def _barrier(unit, floor, weight, tolerance):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _barrier(unit, floor, weight, tolerance, start, first):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Shares x > 0, sum x = 1, that minimise ``tr(W (sum (floor + x) J)^-1)``: the barrier's weight falls with each centred point."""
     count, size = unit.shape[0], unit.shape[1]
-    x = np.full(count, 1.0 / count)
+    x = start.copy()
     flat = unit.reshape(count, size * size)
     base = (floor @ flat).reshape(size, size)
     left, right = np.empty((count, size * size)), np.empty((count, size * size))
     scaled, sides = np.empty((count, count)), np.empty((count, 2))
     value, inverse = _bound(base, flat, x, weight)
-    barrier = 0.1 * value / count
+    barrier = first * value / count
     for _ in range(_STEPS * 4):
         middle = inverse @ weight @ inverse
         slope = -(flat @ middle.ravel())
@@ -171,12 +179,12 @@ def _barrier(unit, floor, weight, tolerance):  # type: ignore[no-untyped-def]  #
             barrier *= 0.05
             continue
         length = min(1.0, 0.95 / max(np.max(-step / x), 1e-300))
-        start = value - barrier * np.log(x).sum()
+        begun = value - barrier * np.log(x).sum()
         trial, found, found_inverse = x, value, inverse
         for _ in range(40):
             trial = x + length * step
             found, found_inverse = _bound(base, flat, trial, weight)
-            if found - barrier * np.log(trial).sum() <= start - 1e-4 * length * decrement + 1e-15 * abs(start):
+            if found - barrier * np.log(trial).sum() <= begun - 1e-4 * length * decrement + 1e-15 * abs(begun):
                 break
             length *= 0.5
         value, inverse = found, found_inverse

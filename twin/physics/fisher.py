@@ -149,16 +149,19 @@ def angle_weight(direction: Any) -> Any:
     """
     direction = np.asarray(direction)
     jacobian = angle_jacobian(direction)
-    edge = np.abs(np.linalg.det(jacobian))
+    edge = np.abs(jacobian[:, 0, 0] * jacobian[:, 1, 1] - jacobian[:, 0, 1] * jacobian[:, 1, 0])
     if not np.all(edge > 1e-9):
         at = int(np.argmin(edge))
         raise Misuse(
             f"direction[{at}] = {direction[at]}: azimuth or elevation has no meaning along the array's plane or pole; bound cosines instead"
         )
-    inverse = np.linalg.inv(jacobian)
+    # A^-T A^-1, the inverse of A A^T, written out
+    (a, b), (c, d) = np.moveaxis(jacobian, 0, -1)
     weight = np.zeros((2 * len(direction), 2 * len(direction)))
-    for k, block in enumerate(np.swapaxes(inverse, -1, -2) @ inverse):
-        weight[2 * k : 2 * k + 2, 2 * k : 2 * k + 2] = block
+    first, second = 2 * np.arange(len(direction)), 2 * np.arange(len(direction)) + 1
+    weight[first, first] = (c * c + d * d) / edge**2
+    weight[second, second] = (a * a + b * b) / edge**2
+    weight[first, second] = weight[second, first] = -(a * c + b * d) / edge**2
     return weight
 
 

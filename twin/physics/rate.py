@@ -5,9 +5,12 @@ from __future__ import annotations
 from math import log
 from typing import Any
 
+import numpy as np
 from array_api_compat import array_namespace
 
-__all__ = ["matched_filter_rate_bps", "rate_bps", "snr", "spectral_efficiency"]
+from hal.record import Array, Complex, Float
+
+__all__ = ["matched_filter_rate_bps", "rate_bps", "snr", "spectral_efficiency", "streams_bits"]
 
 Numbers = Any  # an array of any library, or a float
 
@@ -56,6 +59,23 @@ def matched_filter_rate_bps(channel: Numbers, power_w: Numbers, noise_w: Numbers
     xp = array_namespace(channel)
     gain = xp.sum(_power(channel), axis=-1)
     return spacing_hz * _sum(_bits(gain * (power_w / noise_w)))
+
+
+def streams_bits(
+    heard: Complex[Array, "*batch antenna stream"], others: Complex[Array, "*batch antenna source"], noise_w: float
+) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+    """``log2 det(I + R^-1 G G^H)``, ``R = noise I + S S^H``, bit/s/Hz, and the signal to noise ratio of all streams together, ``tr(G^H R^-1 G)``.
+
+    papers/001 eq (47): what a user that knows its channel decodes of its streams ``G`` (sqrt(W) at its antennas) beside what is not for it, ``S``.
+    Combiner ``W = R^-1 G`` loses nothing, so it does not appear. NumPy only.
+    """
+    if np.any(others):
+        noise = noise_w * np.eye(heard.shape[-2]) + others @ np.swapaxes(others, -1, -2).conj()
+        gram = np.swapaxes(heard, -1, -2).conj() @ np.linalg.solve(noise, heard)
+    else:
+        gram = np.swapaxes(heard, -1, -2).conj() @ heard / noise_w
+    size = np.maximum(np.linalg.eigvalsh(gram), 0.0)
+    return np.log2(1 + size).sum(axis=-1), size.sum(axis=-1)
 
 
 def _power(channel: Numbers) -> Numbers:
