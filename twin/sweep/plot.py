@@ -155,8 +155,8 @@ def _lines(
             axis.grid(**GRID)
             axis.set_xlabel(x)
             axis.spines[["top", "right"]].set_visible(False)
-            if axis.get_legend_handles_labels()[1]:
-                axis.legend(title=by if axis is axes.flat[0] else None)
+            if axis.get_legend_handles_labels()[1]:  # below: bands fill the axes
+                axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         axes[0][0].set_title("mean over runs, 95 % band")
         if compared:
             axes[0][1].set_title("paired differences, same seeds, 95 % band")
