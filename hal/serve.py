@@ -22,10 +22,11 @@ from typing import Any
 
 from hal.errors import Misuse
 from hal.frontend import Beam, BeamReport, Drive, Emission, Frontend, FrontendSpec, Incident, Listen
+from hal.gate import Gate, Rule
 from hal.health import Fault
 from hal.record import Array, Bool, Complex, Int, record
 from hal.session import Handler, Keys, Server
-from hal.wire import decode, encode
+from hal.wire import LIMIT_BYTES, decode, encode
 
 __all__ = ["BREAKING", "VERBS", "Heard", "Sent", "Taken", "handler", "serve"]
 
@@ -73,6 +74,17 @@ VERBS: dict[str, tuple[Any, Any]] = {  # question: type of its payload, type of 
 BREAKING: dict[str, tuple[Any, Any]] = {  # what only a simulated machine answers
     "inject": (tuple[Fault, int | None], int),
     "clear": (tuple[Fault | None, int | None], int),
+}
+
+
+DRIVERS = frozenset(
+    ("device", "admin")
+)  # who may have the machine do something; its nameplate is for all who are let in
+OTHER = Rule(DRIVERS, limit_bytes=LIMIT_BYTES)
+RULES = {
+    "hello": Rule(limit_bytes=1024, per_s=20.0),
+    "ping": Rule(limit_bytes=64, per_s=1000.0, burst=1000),
+    "spec": Rule(limit_bytes=64, per_s=50.0),
 }
 
 
@@ -132,7 +144,7 @@ def serve(
     ``announce`` is called once with the endpoint bound to, port 0 or * resolved, when questions can come. Raises Misuse for an endpoint
     that cannot be bound, or that others than this computer can reach when there are neither ``keys`` with an allow-list nor ``insecure``.
     """
-    server = Server(endpoint, keys, insecure, name=frontend.spec.name)
+    server = Server(endpoint, keys, insecure, name=frontend.spec.name, gate=Gate(RULES, OTHER))
     try:
         if announce is not None:
             announce(server.endpoint)

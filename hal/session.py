@@ -29,8 +29,9 @@ import math
 import os
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -40,11 +41,24 @@ from zmq.utils.monitor import parse_monitor_message
 
 from hal.check import positive
 from hal.errors import LateArrival, Misuse, RemoteFault
+from hal.gate import EVERYTHING, ROLES, Gate
 from hal.record import record
 from hal.wire import LIMIT_BYTES, VERSION
 from hal.zmtp import Line
 
-__all__ = ["PROTOCOL", "Client", "Handler", "Header", "Keys", "Patience", "PeerClock", "Server"]
+__all__ = [
+    "PROTOCOL",
+    "Client",
+    "Handler",
+    "Header",
+    "Keys",
+    "Patience",
+    "PeerClock",
+    "Server",
+    "guard",
+    "stays_here",
+    "watched",
+]
 
 PROTOCOL = "isac-twin"
 HEARTBEAT_MS = 500  # a peer silent for four of these is gone
@@ -52,6 +66,10 @@ SLICE_MS = 10  # how often a wait looks whether the connection still stands
 REDIAL_S = 0.2  # how long a line that was lost between questions may take to stand again
 TRIPS = 64  # a clock is known from the shortest of so many
 PEERS = 256  # a server remembers this many
+DOMAINS = ("*", "control", "state")  # of ZAP: the sockets whose doors it minds
+REFUSALS = 256  # a server remembers this many until somebody asks
+AGAIN_NS = 10_000_000_000  # before the same refusal is logged again
+NAME = 64  # bytes of a name that a peer gives itself
 NOTICES = 1000  # a client keeps this many unread ones
 ANSWERS = frozenset(("answer", "misuse", "fault", "late", "anew"))
 
@@ -90,7 +108,12 @@ class Keys:
     public: bytes
     secret: bytes
     server: bytes | None = None  # asking side: the public key of the server it means to talk to
-    allowed: frozenset[bytes] = frozenset()  # answering side: the public keys it lets in
+    # answering side: the public keys it lets in, each with its role (``hal.gate.ROLES``); a set: each with every role
+    allowed: frozenset[bytes] | Mapping[bytes, str] = frozenset()
+
+    def role(self, key: bytes) -> str:
+        """What a key that was let in may do."""
+        return self.allowed.get(key, "none") if isinstance(self.allowed, Mapping) else EVERYTHING
 
 
 @record
@@ -114,6 +137,7 @@ _NEWS = {
     int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): "the handshake failed; does one side use CURVE keys and the other not?",
     int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): "it does not speak ZMTP as we do; does only one side use CURVE keys?",
 }
+_UNSPOKEN = {int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL), int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL)}
 _REFUSED = {int(zmq.EVENT_HANDSHAKE_FAILED_AUTH), int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)}
 
 
@@ -424,9 +448,10 @@ class Server:
         name: str = "server",
         clock: Callable[[], int] = time.monotonic_ns,
         limit_bytes: int = LIMIT_BYTES,
+        gate: Gate | None = None,
     ) -> None:
         guarded = keys is not None and len(keys.allowed) > 0
-        if not (guarded or insecure or _stays_here(endpoint)):
+        if not (guarded or insecure or stays_here(endpoint)):
             raise Misuse(
                 f"endpoint = {endpoint!r}: others than this computer can reach it; give CURVE keys with an allow-list, "
                 "bind 127.0.0.1, or say insecure"
@@ -437,16 +462,25 @@ class Server:
         self._incarnation = 1 + int.from_bytes(os.urandom(7), "little")  # only ever compared; no result depends on it
         self._peers: OrderedDict[bytes, int] = OrderedDict()
         self.asker = b""  # who asked what is being answered; ``tell`` takes it
+        self.role = EVERYTHING  # of the key it asked with
+        self.refused: deque[tuple[str, str]] = deque(
+            maxlen=REFUSALS
+        )  # who was turned away, and why; whoever reads it empties it
+        self._said: dict[tuple[str, str], int] = {}  # when each was logged last
+        self._names: OrderedDict[bytes, str] = OrderedDict()  # by which peers call themselves
+        self._keys, self._gate = keys, gate
         self._context: zmq.Context[Any] = zmq.Context()
-        self._guard = None if keys is None else _guard(self._context, keys.allowed)
+        self._guard = None if keys is None else guard(self._context, keys, self.refuse)
         self._socket = _socket(self._context, zmq.ROUTER, limit_bytes)
         self._socket.set(zmq.HANDSHAKE_IVL, 2000)
         self._socket.set(zmq.ROUTER_MANDATORY, 1)  # to speak to who has left is an error, not silence
+        self._monitor = None if keys is None else self._socket.get_monitor_socket()
         self._closed = False
         self._wait_ms = -1
         try:
             if keys is not None:
                 self._socket.curve_server = True
+                self._socket.zap_domain = b"control"
                 self._socket.curve_publickey, self._socket.curve_secretkey = keys.public, keys.secret
             _attach(self._socket.bind, endpoint)
         except BaseException:
@@ -468,14 +502,30 @@ class Server:
         came, flags = 0, 0
         if timeout_ms != self._wait_ms:
             self._socket.rcvtimeo = self._wait_ms = timeout_ms
+        if self._monitor is not None:
+            watched(self._monitor, self.refuse)
+        if not timeout_ms and not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            return 0  # cheaper than to try
         while came < most:  # let the caller see its stop flag even under a flood
             try:
-                parts = self._socket.recv_multipart(flags)
+                parts = self._receive(flags)
             except zmq.Again:
                 break
             came, flags = came + 1, zmq.NOBLOCK
             self._serve(parts, handler)
         return came
+
+    def refuse(self, who: str, why: str) -> None:
+        """Count that somebody was turned away; remember and log it, the same of the same peer once in ten seconds."""
+        self.counts["refused"] += 1
+        now = self._clock()
+        if now - self._said.get((who, why), -AGAIN_NS) < AGAIN_NS:
+            return
+        if len(self._said) >= REFUSALS:
+            self._said.clear()
+        self._said[who, why] = now
+        self.refused.append((who, why))
+        _log.warning("%s: refused %s: %s", self.name, who, why)
 
     def tell(self, peer: bytes, kind: str, seq: int, payload: bytes = b"") -> str:
         """Say something unasked to ``peer``, never waiting: "" if it is on its way, else why not ("gone", or "full": it does not read)."""
@@ -492,10 +542,24 @@ class Server:
         """Stop listening at once; a second call does nothing."""
         if not self._closed:
             self._closed = True
+            if self._monitor is not None:
+                self._socket.disable_monitor()
+                self._monitor.close(linger=0)
             self._socket.close(linger=0)
             if self._guard is not None:
                 self._guard.stop()
             self._context.term()
+
+    def _receive(self, flags: int) -> list[bytes]:
+        if self._keys is None:
+            return self._socket.recv_multipart(flags)
+        frames: list[Any] = self._socket.recv_multipart(flags, copy=False)
+        key = str(frames[-1].get("User-Id"))
+        self.role = self._keys.role(key.encode())
+        self._names.setdefault(frames[0].bytes, f"key {key[:8]}")
+        if len(self._names) > PEERS:
+            self._names.popitem(last=False)
+        return [frame.bytes for frame in frames]
 
     def _serve(self, parts: list[bytes], handler: Handler) -> None:
         received_ns = self._clock()
@@ -508,7 +572,7 @@ class Server:
             return self._answer(peer, "fault", -1, received_ns, b"this is not a header and a payload")
         flaw = _version_flaw(header)
         if flaw is not None:
-            self.counts["refused"] += 1
+            self.refuse(self._who(peer), flaw)
             return self._answer(peer, "fault", header.seq, received_ns, f"refused: the client {flaw}".encode())
         if header.incarnation not in (0, self._incarnation):
             self.counts["refused"] += 1
@@ -520,10 +584,31 @@ class Server:
         self._peers.move_to_end(peer)
         if len(self._peers) > PEERS:
             self._peers.popitem(last=False)
+        if header.kind == "hello":
+            self._call(peer, payload)
+        why = "" if self._gate is None else self._gate.flaw(peer, self.role, header.kind, len(payload))
+        if why:
+            self.refuse(self._who(peer), why)
+            return self._answer(peer, "misuse", header.seq, received_ns, f"refused: {why}".encode(errors="replace"))
         self.counts["asked"] += 1
         self.asker = peer
         kind, answer = self._ask(handler, header.kind, payload)
         return None if answer is None else self._answer(peer, kind, header.seq, received_ns, answer)
+
+    def _call(self, peer: bytes, payload: bytes) -> None:
+        """Remember the name a peer gives itself, for the log."""
+        try:
+            name = msgspec.msgpack.decode(payload[:NAME], type=str)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return
+        known = self._names.get(peer, "")
+        key = known if known.startswith("key ") else ""
+        self._names[peer] = f"{name!r} {key}".strip()
+        if len(self._names) > PEERS:
+            self._names.popitem(last=False)
+
+    def _who(self, peer: bytes) -> str:
+        return self._names.get(peer, "somebody")
 
     def _ask(self, handler: Handler, kind: str, payload: bytes) -> tuple[str, bytes | None]:
         if kind == "hello":
@@ -563,20 +648,45 @@ def _attach(attach: Callable[[str], Any], endpoint: str) -> None:
         raise Misuse(f"endpoint = {endpoint!r}: {error}; write it as tcp://127.0.0.1:5555 or ipc:///tmp/name") from None
 
 
-def _stays_here(endpoint: str) -> bool:
+def stays_here(endpoint: str) -> bool:
+    """Whether nobody but this computer can reach an endpoint."""
     transport, _, address = endpoint.partition("://")
     return transport in ("ipc", "inproc") or address.rpartition(":")[0] in ("127.0.0.1", "localhost")
 
 
-def _guard(context: zmq.Context[Any], allowed: Iterable[bytes]) -> zmq.auth.thread.ThreadAuthenticator:
-    """The thread that ZeroMQ asks whether a key may come in."""
-    known = frozenset(allowed)
+def guard(
+    context: zmq.Context[Any],
+    keys: Keys,
+    refuse: Callable[[str, str], None],
+    doors: Mapping[str, frozenset[str]] = MappingProxyType({}),
+) -> zmq.auth.thread.ThreadAuthenticator:
+    """The thread that ZeroMQ asks (ZAP, RFC 27) whether a key may come in; whom it turns away it names to ``refuse``, from that thread.
+
+    ``doors`` are sockets, by their ZAP domain, that only some roles may use.
+    """
 
     class Listed:
         def callback(self, domain: str, key: bytes) -> bool:
-            return key in known
+            who = f"key {key[:8].decode(errors='replace')}"
+            if key not in keys.allowed:
+                refuse(who, "is a stranger: its key is not in the allow-list")
+                return False
+            role = keys.role(key)
+            if role != EVERYTHING and role not in doors.get(domain, ROLES):
+                refuse(who, f"a {role}'s key does not open {domain}")
+                return False
+            return True
 
-    guard = zmq.auth.thread.ThreadAuthenticator(context)
-    guard.start()
-    guard.configure_curve_callback(domain="*", credentials_provider=Listed())
-    return guard
+    made = zmq.auth.thread.ThreadAuthenticator(context)
+    made.start()
+    for domain in DOMAINS:
+        made.configure_curve_callback(domain=domain, credentials_provider=Listed())
+    return made
+
+
+def watched(monitor: zmq.Socket[bytes], refuse: Callable[[str, str], None]) -> None:
+    """Read a socket's monitor, and name to ``refuse`` who came without speaking CURVE."""
+    while int(monitor.get(zmq.EVENTS)) & zmq.POLLIN:
+        event = int(parse_monitor_message(monitor.recv_multipart())["event"])
+        if event in _UNSPOKEN:
+            refuse("somebody", "does not speak CURVE, or has another key for this side than its own")

@@ -34,6 +34,8 @@ MODULES = {
     "replay": ("twin.replay", "play a recording on the same sockets, or prove it"),
     "fork": ("twin.fork", "what if: a run again, another way from some time on"),
     "train": ("twin.train", "learn a precoder's weights, and write them with their card"),
+    "keys": ("twin.keys", "make keys, and say who may reach a twin from other computers"),
+    "record iq": ("twin.record_iq", "write the sensing receiver's samples as SigMF"),
     "sweep": ("twin.sweep.command", "thousands of runs: grids, draws and seeds, into one table"),
     "completion": ("twin.completion", "print a shell's completion script"),
 }
@@ -86,6 +88,8 @@ def parser(asked: str | None = None) -> argparse.ArgumentParser:
         metavar="ENDPOINT",
         help="publish on this ZeroMQ endpoint (default from the scenario; 'none': do not publish)",
     )
+    run.add_argument("--keys", metavar="NAME", help="key to answer other computers with (twin keys new NAME)")
+    run.add_argument("--insecure", action="store_true", help="let other computers in without keys")
     run.add_argument(
         "--split",
         action="store_true",
@@ -135,6 +139,8 @@ def parser(asked: str | None = None) -> argparse.ArgumentParser:
     device.add_argument(
         "--endpoint", default="tcp://127.0.0.1:5600", help="where to listen (default %(default)s; port 0 picks one)"
     )
+    device.add_argument("--keys", metavar="NAME", help="key to answer other computers with (twin keys new NAME)")
+    device.add_argument("--insecure", action="store_true", help="let other computers in without keys")
     device.add_argument("--seed", type=int, help="seed of the simulated noise; must be the run's own for equal results")
     device.add_argument(
         "--set",
@@ -161,7 +167,7 @@ def parser(asked: str | None = None) -> argparse.ArgumentParser:
     groups = {
         group: commands.add_parser(group, help=line).add_subparsers(dest="verb", metavar="VERB", required=True)
         for group, line in GROUPS.items()
-    } | {"serve": parts}
+    } | {"serve": parts, "record": verbs}
     for name, (module, line) in MODULES.items():
         group, _, verb = name.rpartition(" ")
         own = groups.get(group, commands).add_parser(verb, help=line, description=line[:1].upper() + line[1:] + ".")

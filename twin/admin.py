@@ -11,6 +11,7 @@ import msgspec
 from hal.errors import Misuse
 from hal.session import Client, Keys, Patience
 from twin.bus import control_beside
+from twin.keys import given_keys, key_arguments
 
 __all__ = ["arguments", "ask", "run"]
 
@@ -42,12 +43,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--control", metavar="ENDPOINT", help="its control endpoint, where that is not the next port")
     parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="default %(default)g")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+    key_arguments(parser)
 
 
 def run(given: argparse.Namespace) -> int:
     """Ask, and print the answer."""
     control = given.control or control_beside(given.endpoint)
-    told = ask(control, given.verb, _payload(given.verb, given.values), given.timeout)
+    told = ask(control, given.verb, _payload(given.verb, given.values), given.timeout, given_keys(given))
     if given.json:
         print(json.dumps(told))
     elif given.verb == "snapshot":

@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 
 from hal import calibration, memory, wire
-from hal.array import fraunhofer_distance_m
+from hal.array import AntennaArray, fraunhofer_distance_m
 from hal.devices.sim import Sim, SimFrontend
 from hal.errors import Misuse
 from hal.frontend import Frontend
 from hal.outage import Patient
 from hal.record import Array, Complex, Int
+from hal.session import Keys
 from twin import __version__, loop
 from twin.bus import Bus, NullBus, ZmqBus, flatten
 from twin.control import Chain, Parts
@@ -34,6 +35,7 @@ from twin.desk import VERBS
 from twin.engine import Engine, Pacing
 from twin.expect import Expectations
 from twin.helm import Helm
+from twin.iq import Tap
 from twin.kpi import Kpi, Scorer, measured
 from twin.loop import Air, Subframe
 from twin.physics.draws import Draws
@@ -41,7 +43,7 @@ from twin.record import Recorder, RunHash
 from twin.records import Change, Clock
 from twin.scenario import Fault, Scenario, dump, frontend_spec, load, numerology
 from twin.summary import Summary
-from twin.world import Mover, World
+from twin.world import Mover, World, entity_of
 
 __all__ = ["Run", "open_frontend", "run"]
 
@@ -157,6 +159,15 @@ def open_frontend(scenario: Scenario) -> Frontend:
     return frontend
 
 
+def door(scenario: Scenario) -> Keys | None:
+    """The keys that the scenario's bus answers with; None where it has no door."""
+    if scenario.bus.keys == "none":
+        return None
+    from hal.keys import answering
+
+    return answering(scenario.bus.keys)
+
+
 def strike(machine: Any, scripts: Iterable[Fault]) -> None:
     """Put scripted faults on a simulated machine's timeline."""
     for at_ns, verb, fault in sorted((c for script in scripts for c in changes(script)), key=lambda change: change[:2]):
@@ -173,8 +184,26 @@ def parts_of(scenario: Scenario) -> Parts:
         estimator=control.estimation,
         planner=control.planning,
         precoder=control.precoding,
+        combiner=control.combining,
         control_latency_ns=control.control_latency_ns,
     )
+
+
+def antennas(scenario: Scenario) -> dict[int, AntennaArray]:
+    """Arrays of the users that have one, by entity number. Raises Misuse where data go as a waveform, whose receiver has one antenna."""
+    found = {}
+    for mover in scenario.users:
+        if mover.array is None:
+            continue
+        if scenario.communication.fidelity == "waveform":
+            raise Misuse(
+                f"users: {mover.name!r} has an array, and communication.fidelity = 'waveform' plays to single antennas only; "
+                "take fidelity abstract, or leave the array out"
+            )
+        built = mover.array.build(scenario.carrier_hz, np.zeros(3), np.eye(3))
+        for inner in mover.mobility.movers():
+            found[entity_of(f"{mover.name}/{inner}" if inner else mover.name)] = built
+    return found
 
 
 def changes(script: Fault) -> Iterator[tuple[int, str, memory.Fault]]:
@@ -197,7 +226,9 @@ class Twin:
         file: str | Path | None = None,
         junit: Path | None = None,
         about: Mapping[str, Any] = MappingProxyType({}),
+        bus: Any = None,
     ) -> None:
+        self.inner = bus  # instead of the scenario's: a ``Bus`` that is a ``twin.seats.Post`` too
         self.about = about  # what else the recording and the bus are to say of the run
         self.scenario, self.folder, self.junit = scenario, folder, junit
         self.stack = ExitStack()
@@ -222,6 +253,7 @@ class Twin:
             numerology=numerology(scenario),
             waveform=scenario.sensing.waveform,
             sensing_fidelity=scenario.sensing.fidelity,
+            antennas=antennas(scenario),
             link=scenario.communication.link if scenario.communication.fidelity == "waveform" else None,
         )
         names = self.air.world.names
@@ -258,8 +290,10 @@ class Twin:
         self.bus: Bus = NullBus()
         self.helm: Helm | None = None
         self.asked_to_stop: Callable[[], bool] = lambda: False
-        if scenario.bus.state != "none":
-            bus = ZmqBus(self.run_id, scenario.bus.state, about=about)
+        if self.inner is not None or scenario.bus.state != "none":
+            bus: Any = self.inner or ZmqBus(
+                self.run_id, scenario.bus.state, about=about, keys=door(scenario), insecure=scenario.bus.insecure
+            )
             self.stack.callback(bus.close)
             self.bus = bus
             self.helm = Helm(
@@ -273,6 +307,10 @@ class Twin:
                 self.change,
                 lambda: self.asked_to_stop(),
             )
+        self.tap: Tap | None = None
+        if scenario.bus.iq != "none":
+            self.tap = Tap(scenario.bus.iq, scenario.bus.taps, self.site_name, door(scenario), scenario.bus.insecure)
+            self.stack.callback(self.tap.close)
         self.recorder: Recorder | None = None
         self.table: Any = None
         self.columns: list[str] = []  # of the table
@@ -356,9 +394,12 @@ class Twin:
                 self.beam_due_ns[topic] = t_ns + self.scenario.record.beams_ns
             if keep or self.bus.wanted(topic):
                 self.say(topic, record, t_ns, wire.encode(record), keep)
+        if self.tap is not None:
+            self.tap.say(subframe.echo)
         if self.bus.wanted(prefix + "clock."):
             self.bus.publish(prefix + "clock.", self._clock(subframe), t_ns)
-        self.bus.flat(prefix + "kpi.", flatten(subframe.kpi), subframe.t_ns)
+        if self.bus.wanted(f"flat.{prefix}kpi."):
+            self.bus.flat(prefix + "kpi.", flatten(subframe.kpi), t_ns)
         self.bus.service()
         if self.helm is not None:
             for topic, record in self.helm.turn(subframe):

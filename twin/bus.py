@@ -19,8 +19,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cache
+from operator import attrgetter
 from types import TracebackType
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, get_type_hints
 
 import msgspec
 import numpy as np
@@ -29,7 +30,8 @@ import zmq.auth.thread
 
 from hal import wire
 from hal.errors import Misuse, RemoteFault
-from hal.session import PROTOCOL, Keys, Server
+from hal.gate import Gate, Rule
+from hal.session import PROTOCOL, Keys, Server, guard, stays_here, watched
 
 __all__ = [
     "Bus",
@@ -53,7 +55,24 @@ JOIN = "join."  # subscribing below it says: my other subscriptions are in force
 FLAT = "flat."  # before the topic of a flat message
 NEWS = 1000  # subscription messages looked at in one service
 QUESTIONS = 64  # answered in one service: a flood costs the loop this much and no more
+TOLD = 16  # refusals taken over in one subframe
+PREFIXES = 10_000  # different subscriptions; more are not counted
 PAIRS = 32  # tries to find a free port with a free one after it
+CONTROL_BYTES = 64 * 1024 * 1024  # of one message on control: what is longer cuts its sender's connection
+LISTENERS = frozenset(("monitor", "controller", "admin"))
+STEERERS = frozenset(("controller", "admin"))
+DOORS = {"state": LISTENERS}
+RULES = {  # of questions on control, beside the admin's
+    "hello": Rule(limit_bytes=1024, per_s=20.0),
+    "ping": Rule(limit_bytes=64, per_s=1000.0, burst=1000),
+    "snapshot": Rule(LISTENERS, per_s=50.0, burst=500),  # a joiner asks until its subscriptions are in force
+    "losses": Rule(LISTENERS, limit_bytes=1 << 20, per_s=20.0),
+    "status": Rule(LISTENERS, per_s=50.0),
+    "claim": Rule(STEERERS, per_s=20.0),
+    "act": Rule(STEERERS, limit_bytes=CONTROL_BYTES // 2),  # as often as it is asked: ``twin.seats`` minds floods
+    "bye": Rule(STEERERS, limit_bytes=64, per_s=20.0),
+}
+OTHER = Rule(frozenset(("admin",)), per_s=200.0, burst=400)
 
 
 class Document(msgspec.Struct, tag_field="document", kw_only=True, gc=False):
@@ -166,8 +185,17 @@ class NullBus:
 
 
 @cache
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+def _columns(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], Any], tuple[str, ...]]:
+    """Of a record: the names of its plain numbers and what fetches them all at once, and the fields that may be rows of numbers."""
+    types = get_type_hints(kind, include_extras=True)
+    scalars = tuple(field.name for field in fields(kind) if types[field.name] in (int, float, bool))
+    rows = tuple(
+        field.name
+        for field in fields(kind)
+        if field.name not in scalars and len(str(getattr(types[field.name], "dim_str", "x")).split()) == 1
+    )
+    fetch = attrgetter(*scalars) if len(scalars) > 1 else lambda record: [getattr(record, name) for name in scalars]
+    return scalars, fetch, rows
 
 
 def flatten(record: Any, longest: int = 16) -> dict[str, float]:
@@ -175,13 +203,16 @@ def flatten(record: Any, longest: int = 16) -> dict[str, float]:
 
     Longer, complex and deeper arrays, texts and records are left out.
     """
-    flat: dict[str, float] = {}
-    named = record.items() if isinstance(record, Mapping) else ((n, getattr(record, n)) for n in _names(record.__class__))
-    for name, value in named:
-        kind = type(value)
-        if kind is float:
-            flat[name] = value
-        elif isinstance(value, np.ndarray):
+    if isinstance(record, Mapping):
+        flat, rest = {}, iter(record.items())
+    else:
+        scalars, fetch, rows = _columns(record.__class__)
+        flat = dict(zip(scalars, map(float, fetch(record)), strict=True))
+        rest = ((name, getattr(record, name)) for name in rows)
+    for name, value in rest:
+        if value is None:
+            continue
+        if isinstance(value, np.ndarray):
             if value.ndim == 1 and len(value) <= longest and value.dtype.kind in "fiub":
                 flat.update((f"{name}[{k}]", float(entry)) for k, entry in enumerate(value.tolist()))
         elif isinstance(value, (bool, int, float, np.number, np.bool_)) and not isinstance(value, np.complexfloating):
@@ -253,8 +284,9 @@ class ZmqBus:
         self._patient = wait_s > 0
         self._server: Server | None = None
         self._context: zmq.Context[Any] = zmq.Context()
-        self._guard = None if keys is None else _guard(self._context, keys)
+        self._guard = None if keys is None else guard(self._context, keys, self._refuse, DOORS)
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.XPUB)
+        self._monitor = None if keys is None else self._socket.get_monitor_socket()
         if self._patient:
             self._socket.set(zmq.XPUB_NODROP, 1)
             self._socket.set(zmq.SNDTIMEO, round(wait_s * 1e3))
@@ -272,7 +304,7 @@ class ZmqBus:
         if "://" not in state:
             raise Misuse(_unbound("state", state, "names no transport"))
         guarded = keys is not None and len(keys.allowed) > 0
-        if not (guarded or insecure or _stays_here(state)):
+        if not (guarded or insecure or stays_here(state)):
             raise Misuse(
                 f"state endpoint {state}: other computers can reach it; give CURVE keys with an allow-list, bind 127.0.0.1, or say insecure"
             )
@@ -282,6 +314,7 @@ class ZmqBus:
         socket.set(zmq.MAXMSGSIZE, 4096)  # what listeners may send here is a subscription
         if keys is not None:
             socket.curve_server = True
+            socket.zap_domain = b"state"
             socket.curve_publickey, socket.curve_secretkey = keys.public, keys.secret
         _refuse_taken("state", state)
         for _ in range(PAIRS):
@@ -293,7 +326,9 @@ class ZmqBus:
             beside = control_beside(self.state) if control is None else control
             _refuse_taken("control", beside)
             try:
-                self._server = Server(beside, keys, insecure, name=f"twin {self.run}")
+                self._server = Server(
+                    beside, keys, insecure, name=f"twin {self.run}", limit_bytes=CONTROL_BYTES, gate=Gate(RULES, OTHER)
+                )
             except Misuse as error:
                 if control is None and self.state != state:  # our own pick of a port: the next one may be free beside
                     socket.unbind(self.state)
@@ -354,12 +389,12 @@ class ZmqBus:
     def service(self) -> None:
         """Take in subscriptions, answer what was asked, and beat."""
         changed = False
+        if self._monitor is not None:
+            watched(self._monitor, self._refuse)
         for _ in range(NEWS):
-            try:
-                news = self._socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
+            if not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:  # cheaper than to try
                 break
-            changed = self._subscription(news) or changed
+            changed = self._subscription(self._socket.recv(zmq.NOBLOCK)) or changed
         if changed:
             for stream in (*self._streams.values(), *self._flats.values()):
                 stream.heard = self.wanted(stream.name)
@@ -382,6 +417,17 @@ class ZmqBus:
         """Who asked what is being answered."""
         return b"" if self._server is None else self._server.asker
 
+    def refused(self) -> list[tuple[str, str]]:
+        """Who was turned away since this was last asked, and why."""
+        if self._server is None:
+            return []
+        refused = self._server.refused
+        return [refused.popleft() for _ in range(min(len(refused), TOLD))]
+
+    def _refuse(self, who: str, why: str) -> None:
+        if self._server is not None:
+            self._server.refuse(who, why)
+
     def tell(self, peer: bytes, kind: str, seq: int, payload: bytes = b"") -> str:
         """Say something on control to who asked before, never waiting: "" if it is on its way, else "gone" or "full"."""
         return "gone" if self._server is None else self._server.tell(peer, kind, seq, payload)
@@ -401,6 +447,9 @@ class ZmqBus:
         self._release(linger_ms=500)
 
     def _release(self, linger_ms: int) -> None:
+        if self._monitor is not None:
+            self._socket.disable_monitor()
+            self._monitor.close(linger=0)
         self._socket.close(linger=linger_ms)
         if self._server is not None:
             self._server.close()
@@ -473,6 +522,9 @@ class ZmqBus:
         """Count one subscription or its end; False if it is neither."""
         prefix = news[1:]
         if news[:1] == b"\x01":
+            if len(self._subscribed) >= PREFIXES and prefix not in self._subscribed:
+                self.counts["garbage"] += 1
+                return False
             self._subscribed[prefix] += 1
         elif news[:1] == b"\x00" and prefix in self._subscribed:
             self._subscribed[prefix] -= 1
@@ -523,11 +575,6 @@ def _dotted(topic: str) -> str:
     return topic
 
 
-def _stays_here(endpoint: str) -> bool:
-    transport, _, address = endpoint.partition("://")
-    return transport in ("ipc", "inproc") or address.rpartition(":")[0] in ("127.0.0.1", "localhost")
-
-
 def _unbound(which: str, endpoint: str, why: str) -> str:
     if "in use" in why:
         elsewhere = "tcp://127.0.0.1:0 picks a free port" if endpoint.startswith("tcp://") else "another path"
@@ -543,16 +590,3 @@ def _refuse_taken(which: str, endpoint: str) -> None:
     with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe, contextlib.suppress(OSError):
         probe.connect("\0" + path[1:] if path.startswith("@") else path)
         raise Misuse(_unbound(which, endpoint, "in use"))
-
-
-def _guard(context: zmq.Context[Any], keys: Keys) -> zmq.auth.thread.ThreadAuthenticator:
-    """The thread that ZeroMQ asks whether a key may come in."""
-
-    class Listed:
-        def callback(self, domain: str, key: bytes) -> bool:
-            return key in keys.allowed
-
-    guard = zmq.auth.thread.ThreadAuthenticator(context)
-    guard.start()
-    guard.configure_curve_callback(domain="*", credentials_provider=Listed())
-    return guard

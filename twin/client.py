@@ -150,7 +150,11 @@ class Subscriber:
         self._session: Client | None = None
         self._context: zmq.Context[Any] = zmq.Context()
         self._socket: zmq.Socket[bytes] | None = None
-        self._open()
+        try:
+            self._open()
+        except BaseException:
+            self._context.destroy(linger=0)
+            raise
 
     def __enter__(self) -> Subscriber:
         return self

@@ -24,6 +24,8 @@ def run(given: Namespace) -> int:
         ("duration_s", given.duration),
         ("clock.overrun", given.overrun),
         ("bus.state", given.state),
+        ("bus.keys", given.keys),
+        ("bus.insecure", given.insecure or None),
     ):
         if value is not None:
             replaced[name] = value
@@ -113,6 +115,7 @@ def schema(given: Namespace) -> int:
 
 def serve(given: Namespace) -> int:
     """``twin serve device``: host a scenario's front end until interrupted."""
+    from hal.keys import answering
     from hal.serve import serve as host
     from twin.build import open_frontend
     from twin.scenario import load
@@ -128,6 +131,8 @@ def serve(given: Namespace) -> int:
             frontend,
             given.endpoint,
             announce=lambda endpoint: print(f"serving {frontend.spec.name} on {endpoint}", flush=True),
+            keys=None if given.keys is None else answering(given.keys),
+            insecure=given.insecure,
         )
     except KeyboardInterrupt:
         return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +21,8 @@ from hal.network import response
 from hal.record import Array, Complex, Float, Int
 from twin.binding import bind
 from twin.binding import start as nobody_bound
+from twin.combining import Combiner
+from twin.combining.squinted import Squinted
 from twin.estimation import Estimator
 from twin.estimation.ring import Ring, Vectors
 from twin.planning import Planner, Requests
@@ -98,6 +100,7 @@ class Parts:
     estimator: Estimator
     planner: Planner
     precoder: Precoder
+    combiner: Combiner = field(default_factory=Squinted)  # of echoes
     control_latency_ns: int = 0  # from a data beam's design to its command: its power waits as long
 
 
@@ -284,7 +287,9 @@ class Chain:
             late = {slot: powers.pop(slot) for slot in wanted.transmit_slot[:data_rows].tolist()}
             self._powers_due.append((self.belief.t_ns + self.parts.control_latency_ns, late))
         self._power_w.update(powers)
-        heard = steer(self.spec.receive, wanted.receive_direction, self.spec.carrier_hz)
+        heard = self.parts.combiner.settings(
+            self.spec.receive, wanted.receive_direction, wanted.receive_centre, self.spec.carrier_hz
+        )
         return BeamsCommand(
             transmit_slot=wanted.transmit_slot,
             transmit_delay_s=design.delay_s,
@@ -322,8 +327,8 @@ class Chain:
             )
         )
         self._designs.update((slot, (int(user[row]), design, row)) for row, slot in enumerate(slots[:data_rows]))
-        compared = [] if design.short_db is None else design.short_db[np.isfinite(design.short_db)]
-        self.belief = replace(self.belief, short_db=float(np.mean(compared)) if len(compared) else None)
+        told = np.zeros(0) if design.short_db is None else design.short_db[np.isfinite(design.short_db)]
+        self.belief = replace(self.belief, short_db=float(np.mean(told)) if told.size else None)
         return design
 
     def _previous(self, slots: list[int], user: Int[Array, " row"], rows: int) -> Design | None:

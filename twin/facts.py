@@ -16,8 +16,10 @@ from hal.array import (
 )
 from hal.frontend import FrontendSpec, HalfSpec
 from hal.network import quantise, response
+from hal.reception import noise_root
 from hal.record import Array, Float
 from twin.physics.absorption import specific_attenuation_db_per_km
+from twin.physics.bounds import direction_information
 from twin.physics.draws import Draws
 from twin.physics.propagation import (
     doppler_hz,
@@ -31,6 +33,7 @@ from twin.physics.propagation import (
     unambiguous_velocity_mps,
     velocity_cell_mps,
 )
+from twin.planning._rows import squinted
 from twin.records import Numerology
 from twin.scenario import Mover, Scenario, frontend_spec, numerology
 
@@ -177,7 +180,35 @@ def _beams(scenario: Scenario, spec: FrontendSpec, frame: Numerology) -> list[Fa
     if spec.transmit.network.lines:
         lost = max(squint_loss_db(spec.transmit, towards, scenario.carrier_hz, f) for f in edges)
         found.append(Fact("squint loss, delay lines", lost, "dB", f"{where}, delays quantised"))
-    return found
+    return [*found, *_combiner(scenario, spec)]
+
+
+def _combiner(scenario: Scenario, spec: FrontendSpec) -> list[Fact]:
+    """What the beams that listen for echoes cost, for arrays and chains that tell both angles."""
+    control = next(iter(scenario.sites.values())).control
+    array, network, ahead = spec.receive.array, spec.receive.network, np.array([[1.0, 0.0, 0.0]])
+    if min(array.columns, array.rows) < 2 or len(network.wired) < 3:
+        return []
+    asked = squinted(spec.receive, spec.carrier_hz, ahead, getattr(control.planning, "squint", 0.3))
+    made = control.combining.settings(spec.receive, asked, ahead, spec.carrier_hz)
+    settings = quantise(network, made.delay_s, made.phase_rad, made.amplitude)[:3]
+    heard = response(network, *settings, np.array([spec.carrier_hz]))[0, 0]  # [element, chain]
+    root = noise_root(network.wired, heard[None])[0]
+    levers = 2 * pi * spec.carrier_hz / LIGHT_MPS * (array.position_m[:, 1:] - array.position_m[:, 1:].mean(axis=0))
+    of_angles, _ = direction_information(heard.sum(axis=0), 1j * levers.T @ heard, root @ root.conj().T)
+    if not np.linalg.det(of_angles) > 0:
+        return [
+            Fact(
+                "combiner",
+                "blind",
+                "",
+                "warning: straight ahead this combiner tells no angle; choose another control.combining",
+            )
+        ]
+    over = np.trace(np.linalg.inv(of_angles)) / np.sum(1 / np.sum(levers**2, axis=0))
+    lost_db = max(0.0, -10 * log10(np.sum(np.abs(heard) ** 2, axis=0).min()))
+    note = f"angle variance over that of all elements sampled, straight ahead; attenuators take {lost_db:.1f} dB of the weakest chain's signal"
+    return [Fact("combiner", 10 * log10(over), "dB", note)]
 
 
 def _links(scenario: Scenario, spec: FrontendSpec, frame: Numerology) -> list[Fact]:

@@ -12,7 +12,7 @@ from twin.control import Chain
 from twin.desk import Desk
 from twin.engine import Engine
 from twin.loop import Site, Subframe
-from twin.outside import Claim, Grant
+from twin.outside import Claim, Event, Grant
 from twin.records import Truth
 from twin.scenario import Scenario
 from twin.seam import Seam
@@ -39,7 +39,7 @@ class Helm:
         change: Callable[[Scenario], None],
         stopping: Callable[[], bool],
     ) -> None:
-        self._k = 0
+        self._k, self._bus = 0, bus
         rules, mode = scenario.controllers, scenario.clock.mode
 
         def grant(claim: Claim) -> Grant:
@@ -70,7 +70,8 @@ class Helm:
         self._k = subframe.k + 1
         steering, events, commanded = self.seam.turn(subframe.k, subframe.t_ns, subframe.reports)
         said: list[tuple[str, Any]] = [("command.", one) for one in commanded]
-        said += [("event.", event) for event in (*events, *self.desk.said(subframe.t_ns))]
+        turned_away = [Event(t_ns=subframe.t_ns, what="refused", who=who, why=why) for who, why in self._bus.refused()]
+        said += [("event.", event) for event in (*turned_away, *events, *self.desk.said(subframe.t_ns))]
         return said if steering is None else [*said, ("control.", steering)]
 
     def told(self) -> dict[str, Any]:

@@ -96,6 +96,7 @@ class Kpi:
     data_bits: Int[Array, " user"] | None = None  # uncoded, of the frames that were played
     ber: Float[Array, " user"] | None = None  # share of them decided wrongly
     evm_db: Float[Array, " user"] | None = None  # mean square error of a unit-power symbol after the equaliser
+    efficiency_bps_hz: Float[Array, " user"] | None = None  # of users with several antennas, mean over their served blocks (``twin.antennas``)
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,13 @@ class Blocks:
     carried: Float[Array, "block user 3"] | None = (
         None  # bits, wrong bits, mean square error of the frame played; None: none is
     )
+    efficiency: Float[Array, "block user"] | None = None  # bit/s/Hz of users with several antennas; None: there are none
 
 
-def no_blocks(numerology: Numerology, user: Int[Array, " user"], played: bool = False) -> Blocks:
-    """No block served yet; ``played``: frames of bits will be."""
+def no_blocks(
+    numerology: Numerology, user: Int[Array, " user"], played: bool = False, arrays: bool = False
+) -> Blocks:
+    """No block served yet; ``played``: frames of bits will be; ``arrays``: there are users with several antennas."""
     shape = (numerology.blocks, len(user))
     return Blocks(
         user=user,
@@ -133,6 +137,7 @@ def no_blocks(numerology: Numerology, user: Int[Array, " user"], played: bool = 
         snr=np.zeros(shape),
         matched=np.zeros(shape),
         carried=np.zeros((*shape, 3)) if played else None,
+        efficiency=np.full(shape, np.nan) if arrays else None,
     )
 
 
@@ -206,7 +211,10 @@ def dwell_bound(
     direction = paths.arrival_m / np.linalg.norm(paths.arrival_m, axis=1, keepdims=True)
     b_gradient = leaning(half, direction, float(frequency[0]), combiner[0, 0])
     b_gradient = b_gradient * element_amplitude(half.array, direction)[:, None, None]
-    noise = dwell.noise_w * (combiner[0, 0].T @ combiner[0, 0].conj())
+    noise = combiner[0, 0].T @ combiner[0, 0].conj()
+    # what attenuators keep from a chain its termination makes up (hal.reception.noise_root); rounding is left as it is
+    short = 1 - np.diagonal(noise).real
+    noise = dwell.noise_w * (noise + np.diag(np.where(short > 1e-9, short, 0.0)))
     assert emission.drive.samples is not None
     samples, frames = emission.drive.samples.shape[-1], len(emission.drive.t_ns)
     covariance = echo_bound(
@@ -366,6 +374,7 @@ class Scorer:
             short_db=belief.short_db,
             **self._service(blocks, echo.numerology),
             **({} if blocks.carried is None else self._data(blocks.user, blocks.carried)),
+            efficiency_bps_hz=self._efficiency(blocks),
             **self._sensing(dwells, belief.detections, echo.receive_beam, echo.spec, echo.numerology),
             **self._following(truth, belief),
         )
@@ -401,6 +410,15 @@ class Scorer:
             "outage_blocks": outage,
             "block_rate_bps": block_rate,
         }
+
+    def _efficiency(self, blocks: Blocks) -> Float[Array, " user"] | None:
+        if blocks.efficiency is None:
+            return None
+        told = np.isfinite(blocks.efficiency)
+        count = told.sum(axis=0)
+        return self._spread(
+            blocks.user, np.where(told, blocks.efficiency, 0.0).sum(axis=0) / np.where(count, count, np.nan)
+        )
 
     def _data(self, user: Int[Array, " some"], carried: Float[Array, "block some 3"]) -> dict[str, Any]:
         """Bits, bit error rate and error vector of the users' frames; NaN where no frame was played."""

@@ -7,7 +7,7 @@ machine answers for each block's own time; ``split`` materialises block events f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from hal.errors import Misuse
 from hal.frontend import Beam, BeamReport, Drive, Emission, Frontend, HalfSpec, Listen, Reception
 from hal.medium import Paths, beam_gains, wideband
 from hal.record import Array, Bool, Complex, Float, Int
+from twin.antennas import with_received
 from twin.channel import Channel
 from twin.control import Controller, one_stream
 from twin.engine import Engine
@@ -52,6 +53,7 @@ class Air:
     numerology: Numerology
     waveform: Waveform
     sensing_fidelity: str  # "echo": samples through the estimator; "bound": errors drawn from the Cramer-Rao bound
+    antennas: Mapping[int, AntennaArray] = field(default_factory=dict)  # of users that have more than one
     link: Link | None = None  # plays a frame of bits in every served block; None: rates by the formula alone
 
 
@@ -113,7 +115,7 @@ def play(
             next_ns = start + numerology.subframe_ns + following.sensing_ns
             reports = in_turn(site, command.beams, (plan, following), engine.now, next_ns)
 
-        blocks = no_blocks(numerology, users, played=air.link is not None)
+        blocks = no_blocks(numerology, users, played=air.link is not None, arrays=bool(air.antennas))
         pilots: PilotObservation | None = None
         baseband: BasebandCommand | None = None
         for first, last in segments(numerology.blocks, split):
@@ -435,7 +437,10 @@ def serve(
             block[event],
             np.searchsorted(users, sink),
         )
-    return with_served(
+    data_share = np.where(
+        np.isin(block[event], plan.update_block), 1.0 - numerology.pilot_ns / numerology.block_ns, 1.0
+    )
+    blocks = with_served(
         blocks,
         block=block[event],
         column=np.searchsorted(users, sink),
@@ -443,13 +448,29 @@ def serve(
         digital=emission.drive.digital[event],
         power_w=emission.drive.power_w[event],
         matched_gain=matched_gain(down, array, block[event], sink),
-        data_share=np.where(
-            np.isin(block[event], plan.update_block), 1.0 - numerology.pilot_ns / numerology.block_ns, 1.0
-        ),
+        data_share=data_share,
         spacing_hz=numerology.subcarrier_spacing_hz,
         noise_w=numerology.user_noise_w,
         distortion=None if emission.distortion is None else emission.distortion[event],
         stream=stream,
+    )
+    if not air.antennas:
+        return blocks
+    streams = np.arange(emission.drive.digital.shape[-1])
+    return with_received(
+        blocks,
+        air.antennas,
+        down,
+        gains,
+        emission,
+        block=block[event],
+        event=event,
+        sink=sink,
+        column=np.searchsorted(users, sink),
+        own=(streams == stream[:, None]) | (plan.baseband is None),
+        data_share=data_share,
+        spacing_hz=numerology.subcarrier_spacing_hz,
+        noise_w=numerology.user_noise_w,
     )
 
 

@@ -24,6 +24,7 @@ from hal.frontend import FrontendSpec, HalfSpec
 from hal.network import Network
 from twin.assembly import gather, plain
 from twin.channel import Channel
+from twin.combining import Combiner
 from twin.document import Document, Problem, ScenarioError, parse, read, written
 from twin.engine import Pacing
 from twin.estimation import Estimator
@@ -69,7 +70,7 @@ __all__ = [
     "whole",
 ]
 
-PARTS = {"tracker": "tracking", "estimator": "estimation", "planner": "planning", "precoder": "precoding"}
+PARTS = {"tracker": "tracking", "estimator": "estimation", "planner": "planning", "precoder": "precoding", "combiner": "combining"}
 BOLTZMANN_JPK = 1.380649e-23
 NOISE_KELVIN = 290.0  # docs/conventions.md
 
@@ -165,6 +166,9 @@ class Control:
     precoding: Annotated[Precoder, Family("twin.precoding")] = field(
         default_factory=partial(make, "twin.precoding", "delay_phase")
     )
+    combining: Annotated[Combiner, Family("twin.combining")] = field(
+        default_factory=partial(make, "twin.combining", "squinted")
+    )  # of the beams that listen for echoes
     control_latency_ns: Annotated[int, In("us"), Ge(0)] = 0  # what designing a data beam takes: from the belief it rests on to its command
 
 
@@ -196,6 +200,7 @@ class Mover:
     name: Annotated[str, MinLen(1)]
     mobility: Annotated[Mobility, Family("twin.mobility")]
     rcs_m2: Annotated[float, In("m2"), In("dbsm")] = 10.0  # radar cross-section: users reflect too
+    array: Upa | Ula | None = None  # of a user's radio, its axes the world's; nothing: one antenna
 
 
 @dataclass(frozen=True)
@@ -203,6 +208,10 @@ class Bus:
     """Where the run is published."""
 
     state: str = "none"  # ZeroMQ endpoint, e.g. tcp://127.0.0.1:5555; none: not published
+    keys: str = "none"  # the key that the twin answers with (`twin keys`); who is on the list is let in, nobody else. none: no keys
+    insecure: bool = False  # others than this computer may reach it without keys
+    iq: str = "none"  # ZeroMQ endpoint of raw samples, for GNU Radio: docs/iq.md
+    taps: tuple[str, ...] = ("bs0.echo.0",)  # what is said there: SITE.echo.CHAIN, SITE.sent.STREAM
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ from pathlib import Path
 from types import FrameType
 
 from hal.errors import LateArrival, RemoteFault
+from hal.session import Keys
 from twin.agent import Agent
 from twin.control import Chain
+from twin.keys import given_keys, key_arguments
 from twin.outside import KNOBS, Claim, Moment
 
 __all__ = ["arguments", "run", "steer"]
@@ -44,6 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--wait", type=float, default=30.0, metavar="SECONDS", help="for the twin (default %(default)g)"
     )
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", dest="sets")
+    key_arguments(parser)
 
 
 def run(given: argparse.Namespace) -> int:
@@ -58,7 +61,7 @@ def run(given: argparse.Namespace) -> int:
     claim = Claim(name=given.name, knobs=knobs, order=given.order)
     signal.signal(signal.SIGTERM, _interrupted)
     control = given.control or control_beside(given.to)
-    with contextlib.suppress(KeyboardInterrupt), _claimed(control, claim, given.wait) as agent:
+    with contextlib.suppress(KeyboardInterrupt), _claimed(control, claim, given.wait, given_keys(given)) as agent:
         print(f"{given.name} steers {', '.join(knobs)} of run {agent.grant.run}", flush=True)
         from twin.build import parts_of
 
@@ -87,12 +90,12 @@ def _answer(agent: Agent, chain: Chain, mine: set[str], moment: Moment) -> None:
     agent.act(plan=plan if "plan" in mine else None, beams=beams if "beams" in mine else None)
 
 
-def _claimed(control: str, claim: Claim, wait_s: float) -> Agent:
+def _claimed(control: str, claim: Claim, wait_s: float, keys: Keys | None) -> Agent:
     """The claim, as soon as there is a twin to grant it."""
     until = time.monotonic() + wait_s
     while True:
         try:
-            return Agent(control, claim)
+            return Agent(control, claim, keys=keys)
         except (RemoteFault, LateArrival) as error:
             if time.monotonic() > until:
                 raise

@@ -21,6 +21,7 @@ from typing import IO, Any
 from hal.errors import LateArrival, Misuse, RemoteFault
 from hal.session import Keys, Patience
 from twin.client import Message, Silence, Subscriber
+from twin.keys import given_keys, key_arguments
 from twin.scene import Scene
 
 __all__ = ["STATE", "Ear", "arguments", "lines", "live", "once", "port_answers", "run"]
@@ -53,6 +54,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("endpoint", nargs="?", default=STATE, help="the twin's state endpoint (default %(default)s)")
     parser.add_argument("--control", metavar="ENDPOINT", help="its control endpoint (default: the port after state's)")
     parser.add_argument("--site", help="which base station, where there are several (default: the first by name)")
+    key_arguments(parser)
     parser.add_argument("--once", action="store_true", help="listen for a second, print one screen and leave")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON line a subframe until the run ends; with --once, one line"
@@ -93,7 +95,7 @@ def run(given: argparse.Namespace) -> int:
         if not getattr(given, option) > 0:
             raise Misuse(f"--{option} {getattr(given, option):g}: must be > 0 seconds")
     scene = Scene(given.endpoint, given.window)
-    with contextlib.closing(Ear(scene, given.site, given.control)) as ear:
+    with contextlib.closing(Ear(scene, given.site, given.control, keys=given_keys(given))) as ear:
         if given.json:
             try:
                 return lines(ear, sys.stdout, given.wait, given.once)

@@ -12,6 +12,7 @@ from hal.check import Gt, In
 from hal.errors import LateArrival, Misuse, RemoteFault
 from hal.frontend import SITE, Beam, BeamReport, Drive, Emission, FrontendSpec, Incident, Listen, Reception
 from hal.health import Fault
+from hal.keys import asking
 from hal.serve import BREAKING, VERBS, Heard, Sent, Taken
 from hal.session import Client, Keys, Patience, PeerClock
 from hal.wire import decode, encode
@@ -29,6 +30,8 @@ class Remote:
     trust: bool = (
         False  # take the machine's own nameplate where it differs from the scenario's; False: refuse the machine
     )
+    key: str = "none"  # the key to come with, where the machine has a door (`twin keys`); none: no keys
+    server: str = "device"  # whose public key the machine must then have: a name, a file or the key itself
 
     def open(self, spec: FrontendSpec | None, noise: object = None, keys: Keys | None = None) -> RemoteFrontend:
         """Connect and read the nameplate; ``noise`` is not used, the machine has its own.
@@ -36,6 +39,8 @@ class Remote:
         ``spec`` is what the scenario takes the machine for; None takes whatever is there. Raises LateArrival or RemoteFault where nothing
         fit answers, and Misuse, naming the fields, where its nameplate is another and ``trust`` is not set.
         """
+        if keys is None and self.key != "none":
+            keys = asking(self.key, self.server)
         client = Client(self.endpoint, Patience(self.warn_s, self.timeout_s), keys, name="frontend")
         try:
             frontend = RemoteFrontend(client)

@@ -75,7 +75,23 @@ def test_figure_7(tmp_path, good):
     )
     lines = [(40, 0, rate, g, end[rate] + 2 * np.exp(-g / speed[rate])) for rate in end for g in range(51)]
     path = sheet(tmp_path / "f.csv", ("population", "seed", "rate", "generation", "over_digital"), lines)
-    assert verdicts(oddm_fig7.verdict(path)) == [good] * 4
+    assert sorted(verdicts(oddm_fig7.verdict(path))) == [good] * 4
+
+
+@pytest.mark.parametrize(("spread", "same"), [(0.5, True), (0.01, False)])
+def test_seeds_that_scatter_do_not_tell_two_elite_rates_apart(tmp_path, spread, same):
+    """The means are 8 % apart in both: with five seeds that scatter by 40 % that is nothing, with seeds that agree it is something."""
+    lines = [
+        (40, seed, rate, g, end + spread * (seed - 2) * (1 if rate == 0.4 else -1) / 2 + np.exp(-g))
+        for seed in range(5)
+        for rate, end in ((0.1, 1.6), (0.4, 1.35), (0.7, 1.25))
+        for g in range(51)
+    ]
+    path = sheet(tmp_path / "f.csv", ("population", "seed", "rate", "generation", "over_digital"), lines)
+    (told,) = (c for c in oddm_fig7.verdict(path) if "same fitness" in c["claim"])
+    assert verdicts([told]) == [same]
+    assert told["ratio"] == pytest.approx(1.08)
+    assert told["seeds"] == 5
 
 
 @pytest.mark.parametrize("narrow", [True, False])

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from hal.errors import Misuse, RemoteFault
+from twin.keys import given_keys, key_arguments
 
 __all__ = ["arguments", "run"]
 
@@ -38,6 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--control", metavar="ENDPOINT", help="its control endpoint (default: the port after state's)")
     parser.add_argument("--site", help="which base station, where there are several (default: the first by name)")
+    key_arguments(parser)
     parser.add_argument("--port", type=int, default=8570, help="of the page (default %(default)s)")
     parser.add_argument(
         "--host",
@@ -59,7 +61,7 @@ def run(given: argparse.Namespace) -> int:
 
     replay = replayed(given.endpoint)
     endpoint = given.endpoint if replay is None else replay[1]
-    feed = Feed(endpoint, given.control, site=given.site)
+    feed = Feed(endpoint, given.control, site=given.site, keys=given_keys(given))
     try:
         serve(feed, given.host, given.port)
     finally:

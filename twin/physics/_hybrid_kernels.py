@@ -10,7 +10,7 @@ from numba import njit
 __all__ = ["inner", "normal", "patterns", "presence", "rest", "step", "tangents", "turn", "unleaked"]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 def patterns(feed: Any, lever_y: Any, lever_z: Any, cosine: Any) -> Any:  # pragma: no cover - compiled
     # feed @ a(u) and its two slopes, by the two factors of a planar grid's steering vector
     rows, columns, tall = feed.shape

@@ -19,6 +19,7 @@ from hal.record import Array, Complex, Float, record
 from twin.physics import _hybrid_kernels as kernels
 from twin.physics.delay_doppler import folded_spectrum
 from twin.physics.directions import Lobe
+from twin.physics.short_fft import delayed
 
 __all__ = ["Aperture", "Estimate", "JointFit", "aperture", "bound", "pattern"]
 
@@ -199,14 +200,9 @@ class JointFit:
         return np.asarray(kernels.presence(self.gram, self.rows, self.streams, len(self.delay)))
 
     def _evaluate(self, which: range) -> None:
-        from scipy.fft import ifft
-
         size, first = self.spectrum.shape[2], self.first + 3 * self.streams * which.start
         for k in which:
-            shape = np.array(
-                folded_spectrum(size, self.delay[k], self.doppler[k], self.roll_off), dtype=self.spectrum.dtype
-            )
-            pair = ifft(self.spectrum[:, None] * shape[:, None], axis=-1, overwrite_x=True)
+            pair = delayed(self.spectrum, *folded_spectrum(size, self.delay[k], self.doppler[k], self.roll_off))
             kernels.turn(pair, self.start, self.doppler[k], self.wave, self.first + 3 * self.streams * k)
         used = self.first + 3 * self.streams * len(self.delay)
         kernels.inner(self.wave, first, first + 3 * self.streams * len(which), used, self.gram)

@@ -13,6 +13,7 @@ from hal.record import Array, Complex, Float, record
 from twin.physics._hybrid_kernels import patterns
 from twin.physics.delay_doppler import folded_spectrum
 from twin.physics.hybrid_echo import Aperture
+from twin.physics.short_fft import delayed
 
 __all__ = ["Update", "update"]
 
@@ -49,15 +50,12 @@ def update(
         predicted: uy, uz, delay in samples, Doppler in cycles a sample.
         noise_w: of one whitened row and sample.
     """
-    from scipy.fft import ifft
-
     if len(spectrum) != 1:
         raise Misuse(f"spectrum: is of {len(spectrum)} streams, must be one; several are for JointFit")
     shaped("data", data, (len(aperture.receive), *spectrum.shape[1:]))
     positive("noise_w", noise_w)
     delay, doppler = float(predicted[2]), float(predicted[3])
-    shape = np.array(folded_spectrum(spectrum.shape[2], delay, doppler, roll_off), dtype=np.complex64)
-    pair = ifft(spectrum * shape[:, None], axis=-1, overwrite_x=True)
+    pair = delayed(spectrum, *folded_spectrum(spectrum.shape[2], delay, doppler, roll_off))[0]
     b = patterns(aperture.receive, *aperture.receive_lever, np.asarray(predicted[None, :2]))[0]
     value, covariance, snr = _updated(data, pair, start, doppler, b, np.asarray(predicted), noise_w)
     return Update(value=value, covariance=covariance, snr=snr)

@@ -20,7 +20,7 @@ from hal.errors import Misuse
 from hal.record import Array, Complex, Float, Int
 from twin.physics.doubly_selective import Passage
 
-__all__ = ["GridPassage", "grid_passage", "through_grid"]
+__all__ = ["GridPassage", "fft_order", "fft_stages", "grid_passage", "through_grid"]
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,15 @@ def _pairs(value: Complex[Array, "*batch lane"]) -> Float[Array, "*batch pair"]:
 def _tables(M: int, N: int) -> tuple[Array, Array, Array, Array]:
     k, m = np.arange(N), np.arange(M)
     fourier, twist = cis(2 * np.pi * np.outer(k, k) / N), cis(-2 * np.pi * np.outer(m, k) / (M * N))
-    return _order(M), fourier, twist, cis(-2 * np.pi * m / M)
+    return fft_order(M), fourier, twist, cis(-2 * np.pi * m / M)
 
 
-def _order(size: int) -> Int[Array, " size"]:
+def fft_order(size: int) -> Int[Array, " size"]:
     """Which line each place of the forward FFT's result holds."""
     if size == 1:
         return np.zeros(1, dtype=np.int64)
     radix = 4 if size % 4 == 0 else 2
-    return np.concatenate([radix * _order(size // radix) + digit for digit in range(radix)])
+    return np.concatenate([radix * fft_order(size // radix) + digit for digit in range(radix)])
 
 
 def through_grid(
@@ -182,7 +182,7 @@ def _stage(size: int, lanes: int, n: int, forward: bool) -> Callable[..., None]:
 
 
 @lru_cache(maxsize=16)
-def _fft(size: int, lanes: int, forward: bool) -> Callable[..., None]:
+def fft_stages(size: int, lanes: int, forward: bool) -> Callable[..., None]:
     """All stages over the delay axis, one after another; backward is ``size`` times the inverse of forward."""
     sizes = []
     n = size
@@ -209,7 +209,7 @@ def _both(first: Any, second: Any) -> Any:
 def _travel(size: int, lanes: int) -> Callable[..., None]:
     width = 2 * lanes
     count = size * width
-    forward, backward = _fft(size, lanes, True), _fft(size, lanes, False)
+    forward, backward = fft_stages(size, lanes, True), fft_stages(size, lanes, False)
 
     @njit(cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
     def turned(wave: Any, by: Any) -> None:  # pragma: no cover - compiled

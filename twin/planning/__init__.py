@@ -21,6 +21,7 @@ class Requests:
     transmit_track: Int[Array, " row"]  # what the row looks at, or -1
     receive_slot: Int[Array, " rrow"]
     receive_direction: Float[Array, "rrow chain 3"]
+    receive_centre: Float[Array, "rrow 3"]  # about which a row listens for echoes; NaN: it hears pilots
 
 
 class Planner(Protocol):

@@ -79,6 +79,7 @@ def join(*requests: Requests) -> Requests:
         "transmit_track",
         "receive_slot",
         "receive_direction",
+        "receive_centre",
     )
     return Requests(**{name: np.concatenate([getattr(one, name) for one in requests]) for name in names})
 

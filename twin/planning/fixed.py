@@ -169,7 +169,8 @@ class Fixed:
         slot = self._user_slots(plan.user, None) if plan.user_slot is None else plan.user_slot
         direction, _ = _user_directions(plan.user, belief, spec, belief.t_ns if t_ns is None else t_ns)
         own = self._located(plan.user, belief, spec) & (slot >= 0)
-        return self._rows(spec, slot[own], direction[own], user=plan.user[own])
+        rows = self._rows(spec, slot[own], direction[own], user=plan.user[own])
+        return replace(rows, receive_centre=np.full_like(rows.receive_centre, np.nan))
 
     def dwell_requests(self, plan: Plan, belief: Belief, spec: FrontendSpec, t_ns: int | None = None) -> Requests:
         """Rows for the plan's dwells, pointed where their targets are believed to be at ``t_ns``, and for search and sweep unless resident.
@@ -222,7 +223,9 @@ class Fixed:
         chains, cells = len(spec.receive.network.wired), self.raster(spec)
         none = self._rows(spec, np.zeros(0, dtype=np.int64), cells[:0])
         direction = cells[(index[:, None] * chains + np.arange(chains)) % len(cells)]
-        return replace(none, receive_slot=slot, receive_direction=direction)
+        return replace(
+            none, receive_slot=slot, receive_direction=direction, receive_centre=np.full((len(slot), 3), np.nan)
+        )
 
     def _rows(
         self, spec: FrontendSpec, slot: Array, direction: Array, user: Array | None = None, track: Array | None = None
@@ -235,6 +238,7 @@ class Fixed:
             transmit_track=none if track is None else track,
             receive_slot=slot,
             receive_direction=squinted(spec.receive, spec.carrier_hz, direction, self.squint),
+            receive_centre=direction,
         )
 
     def _user_slots(self, user: Int[Array, " user"], previous: Plan | None) -> Int[Array, " user"]:

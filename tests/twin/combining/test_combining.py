@@ -154,3 +154,17 @@ def test_a_new_target_is_found_by_the_regenerated_sweep():
         assert late["found_s"] == pytest.approx(5e-3 * round(late["found_s"] / 5e-3))
     blind = smoke("random_steering", 0.06)
     assert blind["found_s"] is None
+
+
+def test_bounds_of_a_run_know_the_terminations():
+    """The best bound of a look: tapers make it 1 / sqrt(0.355) times that of whole beams, as their own noise comes on top."""
+
+    def best(kind: str) -> float:
+        played = run(
+            SCENARIOS / "paper001.yaml",
+            {"duration_s": 0.02, "sites.bs0.control.combining": kind, "sensing.fidelity": "bound"},
+            write=False,
+        )
+        return float(np.nanmin(played.kpi.bound[:, 0, 0]))
+
+    assert best("closed_form") / best("squinted") == pytest.approx(np.sqrt(3 * 31 / 33), rel=0.03)
