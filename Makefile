@@ -1,4 +1,4 @@
-# make run | test | check | bench | reproduce [FIG=squint.fig4a] [PROP=dual.prop2] [PACE=full]: each sets up its own environment first.
+# make run | test | check | bench | site | reproduce [FIG=squint.fig4a] [PROP=dual.prop2] [PACE=full]: each sets up its own environment first.
 V := .venv
 PY := $(V)/bin/python
 EXTRAS := learn,sweep,test
@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: run test check lint bench reproduce clean
+.PHONY: run test check lint bench reproduce site clean
 
 $(V)/.stamp: pyproject.toml
 	@test -x $(PY) || python3 -m venv $(V)
@@ -14,7 +14,14 @@ $(V)/.stamp: pyproject.toml
 	@$(PY) -m pip install -q --disable-pip-version-check -e '.[$(EXTRAS)]'
 	@touch $@
 
-run: $(V)/.stamp
+# Playing needs none of the extras: half the time to a first run.
+$(V)/.run: pyproject.toml
+	@test -x $(PY) || python3 -m venv $(V)
+	@echo "installing isac-twin into $(V) (half a minute the first time); the first run then compiles for about a minute"
+	@test $(V)/.stamp -nt pyproject.toml || $(PY) -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+run: $(V)/.run
 	@$(V)/bin/twin run scenarios/street.yaml
 
 test: $(V)/.stamp
@@ -30,6 +37,10 @@ check: lint test
 
 bench: $(V)/.stamp
 	@$(PY) -m tools.bench
+
+site: $(V)/.stamp
+	@$(PY) -m pip install -q --disable-pip-version-check -e '.[docs]'
+	@$(PY) -m sphinx -q -b html -W --keep-going docs runs/site && echo "runs/site/index.html"
 
 reproduce: $(V)/.stamp
 	@$(PY) -m tools.reproduce $(PACE) $(addprefix --only ,$(FIG) $(PROP))

@@ -77,7 +77,7 @@ def line(
         a, b = a * c - b * s, a * s + b * c
 
 
-@njit(cache=True, fastmath={"contract"})
+@njit(cache=True)
 def across(ar: Any, ai: Any, hr: Any, hi: Any, out_r: Any, out_i: Any) -> None:  # pragma: no cover - compiled
     """Sum over columns of ``a[column] held[column, (row chain)]``; the pair (row, chain) is the vector lane, so no sum is reordered."""
     columns, wide = hr.shape

@@ -17,7 +17,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "scenario.md"
 INTRODUCTION = """# What a scenario file may hold
 
 Written from the schema by `python -m tools.reference`; `twin schema` prints that schema for editors. Units are in the keys (`power_dbm`,
-`delay_range_ps`). What is not written has its default. A part chosen by `kind` may be written as the bare word (`tracking: ekf`) or with its parameters (`tracking: {kind: ekf, …}`);
+`delay_range_ps`). What is not written has its default. A part chosen by `kind` may be written as the bare word (`tracking: ekf`) or with its parameters
+(`tracking: {kind: ekf, …}`);
 `package.module:Class` names a part of your own ([extending.md](extending.md)).
 
 The least that runs:

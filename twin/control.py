@@ -221,7 +221,9 @@ class Chain:
         One stream leaves the rest to the analog beam; several, of users served at once, get weights at each update.
         """
         # one power a subframe: the one in force for most of it
-        while self._powers_due and self._powers_due[0][0] <= self._before_pilots.t_ns + self.numerology.subframe_ns // 2:
+        while (
+            self._powers_due and self._powers_due[0][0] <= self._before_pilots.t_ns + self.numerology.subframe_ns // 2
+        ):
             self._power_w.update(self._powers_due.pop(0)[1])
         slot = np.array(sorted(self._power_w), dtype=np.int64)
         power = np.stack([self._power_w[s] for s in slot.tolist()])
@@ -276,7 +278,12 @@ class Chain:
             )
             subcarriers = len(self.numerology.subcarrier_hz)
             evenly = np.full((1, subcarriers), self.spec.transmit_power_w / subcarriers)
-            shared: dict[str, Array] = {"delay_s": row.delay_s, "phase_rad": row.phase_rad, "amplitude": row.amplitude, "power_w": evenly}
+            shared: dict[str, Array] = {
+                "delay_s": row.delay_s,
+                "phase_rad": row.phase_rad,
+                "amplitude": row.amplitude,
+                "power_w": evenly,
+            }
             rows: dict[str, Any] = {
                 name: np.concatenate([np.repeat(one, data_rows, axis=0), getattr(design, name)[data_rows:]])
                 for name, one in shared.items()

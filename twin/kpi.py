@@ -91,12 +91,16 @@ class Kpi:
         None  # of the pilots (``ChannelEstimate.surprise``); above 1: the belief is stale
     )
     updates: int | None = None  # that the plan had
-    short_db: float | None = None  # believed utility of the beams below ``direct``'s, decibels of bound, where it was compared
+    short_db: float | None = (
+        None  # believed utility of the beams below ``direct``'s, decibels of bound, where it was compared
+    )
     # of data sent as a waveform (``twin.link``)
     data_bits: Int[Array, " user"] | None = None  # uncoded, of the frames that were played
     ber: Float[Array, " user"] | None = None  # share of them decided wrongly
     evm_db: Float[Array, " user"] | None = None  # mean square error of a unit-power symbol after the equaliser
-    efficiency_bps_hz: Float[Array, " user"] | None = None  # of users with several antennas, mean over their served blocks (``twin.antennas``)
+    efficiency_bps_hz: Float[Array, " user"] | None = (
+        None  # of users with several antennas, mean over their served blocks (``twin.antennas``)
+    )
 
 
 @dataclass(frozen=True)
@@ -122,12 +126,12 @@ class Blocks:
     carried: Float[Array, "block user 3"] | None = (
         None  # bits, wrong bits, mean square error of the frame played; None: none is
     )
-    efficiency: Float[Array, "block user"] | None = None  # bit/s/Hz of users with several antennas; None: there are none
+    efficiency: Float[Array, "block user"] | None = (
+        None  # bit/s/Hz of users with several antennas; None: there are none
+    )
 
 
-def no_blocks(
-    numerology: Numerology, user: Int[Array, " user"], played: bool = False, arrays: bool = False
-) -> Blocks:
+def no_blocks(numerology: Numerology, user: Int[Array, " user"], played: bool = False, arrays: bool = False) -> Blocks:
     """No block served yet; ``played``: frames of bits will be; ``arrays``: there are users with several antennas."""
     shape = (numerology.blocks, len(user))
     return Blocks(

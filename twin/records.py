@@ -233,7 +233,9 @@ class Belief:
     predicted_bps: Float[Array, " user"]  # of ``channel.user``, over the subframe
     swaps: int  # bindings that changed from one track to another, so far
     rebindings: int  # users bound again after a loss, so far
-    short_db: float | None = None  # how far the beams just designed are below ``direct``'s, where the precoder compared them
+    short_db: float | None = (
+        None  # how far the beams just designed are below ``direct``'s, where the precoder compared them
+    )
 
 
 @record

@@ -70,7 +70,13 @@ __all__ = [
     "whole",
 ]
 
-PARTS = {"tracker": "tracking", "estimator": "estimation", "planner": "planning", "precoder": "precoding", "combiner": "combining"}
+PARTS = {
+    "tracker": "tracking",
+    "estimator": "estimation",
+    "planner": "planning",
+    "precoder": "precoding",
+    "combiner": "combining",
+}
 BOLTZMANN_JPK = 1.380649e-23
 NOISE_KELVIN = 290.0  # docs/conventions.md
 
@@ -169,7 +175,9 @@ class Control:
     combining: Annotated[Combiner, Family("twin.combining")] = field(
         default_factory=partial(make, "twin.combining", "squinted")
     )  # of the beams that listen for echoes
-    control_latency_ns: Annotated[int, In("us"), Ge(0)] = 0  # what designing a data beam takes: from the belief it rests on to its command
+    control_latency_ns: Annotated[int, In("us"), Ge(0)] = (
+        0  # what designing a data beam takes: from the belief it rests on to its command
+    )
 
 
 @dataclass(frozen=True)

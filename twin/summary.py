@@ -30,9 +30,13 @@ class Summary:
         self._mover = {name: np.zeros(len(movers)) for name in ("present", "tracked", "miss", "sigma")}
         self._pair = {name: np.zeros((len(movers), 4)) for name in ("error", "bound", "ratio")}
         self._seen = np.zeros(len(movers))
-        self._first_ns = np.full((2, len(movers)), np.nan)  # instants at which a mover was there, and followed, for the first time
+        self._first_ns = np.full(
+            (2, len(movers)), np.nan
+        )  # instants at which a mover was there, and followed, for the first time
         self._efficiency = np.zeros((2, len(users)))  # of users with several antennas: blocks times bit/s/Hz, blocks
-        self._data = np.zeros((3, len(users)))  # of frames that were played: bits, wrong bits, bits times mean square error
+        self._data = np.zeros(
+            (3, len(users))
+        )  # of frames that were played: bits, wrong bits, bits times mean square error
         self._whole = dict.fromkeys(
             (
                 "detections",

@@ -176,7 +176,9 @@ def load(frontend: Frontend, at_ns: int = 0) -> None:
 def test_every_device_kind_is_under_contract() -> None:
     """A new file in hal/devices must be added to KINDS above, or say here why it cannot be."""
     kinds = {p.stem for p in Path(next(iter(hal.devices.__path__))).glob("*.py")} - {"__init__"}
-    elsewhere = {"iio"}  # boards of other elements and bands than this machine: tests/hal/devices/test_iio.py, and the conformance suite
+    elsewhere = {
+        "iio"
+    }  # boards of other elements and bands than this machine: tests/hal/devices/test_iio.py, and the conformance suite
     assert kinds - elsewhere == set(KINDS), "a device without a contract test"
 
 

@@ -357,7 +357,10 @@ def estimators(lobe_width: float = 1.0) -> dict[str, Any]:
     data made by the same model would not show. All ahead, the true direction's grid point ranks up to 13th of 7209, so ``joint`` climbs from 24.
     """
     span: dict[str, Any] = {"max_range_m": 290.0, "max_speed_mps": 119.0, "lobe_width": lobe_width}
-    return {"three_step": ThreeStep(order="exact", **span), "joint": Joint(max_targets=1, starts=8 if lobe_width <= 1 else 24, **span)}
+    return {
+        "three_step": ThreeStep(order="exact", **span),
+        "joint": Joint(max_targets=1, starts=8 if lobe_width <= 1 else 24, **span),
+    }
 
 
 def selected(found: Iterable[Mapping[str, Any]], **what: Any) -> list[Mapping[str, Any]]:
