@@ -1,7 +1,7 @@
 # make run | test | check | bench | site | reproduce [FIG=squint.fig4a] [PROP=dual.prop2] [PACE=full]: each sets up its own environment first.
 V := .venv
 PY := $(V)/bin/python
-EXTRAS := learn,sweep,test
+EXTRAS := dash,learn,sweep,test
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
