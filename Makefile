@@ -43,7 +43,7 @@ site: $(V)/.stamp
 	@$(PY) -m sphinx -q -b html -W --keep-going docs runs/site && echo "runs/site/index.html"
 
 reproduce: $(V)/.stamp
-	@$(PY) -m tools.reproduce $(PACE) $(addprefix --only ,$(FIG) $(PROP))
+	@$(PY) -m tools.reproduce $(PACE) --workers 2 $(addprefix --only ,$(FIG) $(PROP))
 
 clean:
 	rm -rf $(V) runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -6,10 +6,13 @@ import argparse
 import json
 import sys
 import time
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from twin.sweep.farm import farm
 
 FOLDER = Path("runs/reproduce")
 DOCUMENT = Path("docs/reproduction.md")
@@ -127,6 +130,12 @@ def main() -> int:
         help="this figure or proposition only, e.g. squint.fig4a, dual.prop2; may be given again",
     )
     parser.add_argument("--keep", action="store_true", help="judge and draw the CSVs that are there")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="processes to spread the figures over (default: this one alone; needs the extra sweep)",
+    )
     parser.add_argument("--list", action="store_true", help="print the names and leave")
     parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
     given = parser.parse_args()
@@ -136,14 +145,18 @@ def main() -> int:
     chosen = given.only or names()
     for name in chosen:
         module(name)
-    found = []
-    for n, name in enumerate(chosen):
-        print(f"{n + 1}/{len(chosen)} {name}", end="", file=sys.stderr, flush=True)
-        found.append(judged(name, given.pace == "quick", given.keep))
-        print(f"\r\033[K{n + 1}/{len(chosen)} {name}: {found[-1]['seconds']:.1f} s", file=sys.stderr, flush=True)
-        if not given.json:
-            for claim in found[-1]["claims"]:
-                print(f"  {claim['verdict']:24s} {claim['claim']}")
+    work = partial(judged, quick=given.pace == "quick", keep=given.keep)
+    table: dict[str, dict[str, Any]] = {}
+    with farm(given.workers) as hands:
+        for name, one, why in (done for some in hands.spread(work, chosen) for done in some):
+            if one is None:
+                raise SystemExit(f"{name}: {why}")
+            table[name] = one
+            print(f"{len(table)}/{len(chosen)} {name}: {one['seconds']:.1f} s", file=sys.stderr, flush=True)
+            if not given.json:
+                for claim in one["claims"]:
+                    print(f"  {claim['verdict']:24s} {claim['claim']}")
+    found = [table[name] for name in chosen]
     if given.json:
         json.dump(found, sys.stdout, indent=1)
         print()
