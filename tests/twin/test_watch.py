@@ -7,6 +7,7 @@ import os
 import pty
 import queue
 import select
+import signal
 import sys
 import termios
 import threading
@@ -505,6 +506,9 @@ def test_the_terminal_is_left_as_it_was(key):
     child, master = pty.fork()
     if child == 0:
         os.environ["TERM"] = "xterm"
+        signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        )  # tests that run in the background are deaf to it, and would hand that on
         os.execv(sys.executable, [sys.executable, "-W", "ignore", "-c", code])
     before = termios.tcgetattr(master)
     seen = b""
