@@ -467,7 +467,7 @@ class Twin:
         columns: dict[str, Any] = {}
         for entry in fields(kpi):
             value = getattr(kpi, entry.name)
-            if value is None:  # not said by this run's parts
+            if value is None or isinstance(value, tuple):  # not said by this run's parts, or said in words
                 continue
             if not isinstance(value, np.ndarray):
                 columns[entry.name] = value
@@ -536,9 +536,7 @@ class Twin:
             (self.folder / "summary.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
         kept = self.kept or []
         stacked = SimpleNamespace(
-            **{f.name: np.stack([np.asarray(getattr(kpi, f.name)) for kpi in kept]) for f in fields(Kpi)}
-            if kept
-            else {}
+            **{f.name: over_time([getattr(kpi, f.name) for kpi in kept]) for f in fields(Kpi)} if kept else {}
         )
         return Run(
             path=self.folder,
@@ -548,6 +546,11 @@ class Twin:
             entity=self.entity_names,
             interrupted=interrupted,
         )
+
+
+def over_time(values: list[Any]) -> Any:
+    """A key figure of all subframes: numbers stacked, words in a list."""
+    return values if any(isinstance(v, tuple) for v in values) else np.stack([np.asarray(v) for v in values])
 
 
 @contextmanager

@@ -91,6 +91,7 @@ class Kpi:
         None  # of the pilots (``ChannelEstimate.surprise``); above 1: the belief is stale
     )
     updates: int | None = None  # that the plan had
+    reason: tuple[str, ...] | None = None  # why it is as it is, one a user of the plan or one for all
     short_db: float | None = (
         None  # believed utility of the beams below ``direct``'s, decibels of bound, where it was compared
     )
@@ -375,6 +376,7 @@ class Scorer:
             formula_bps=self._spread(plan.user, plan.formula_bps) if foretold else None,
             surprise=self._spread(belief.channel.user, belief.channel.surprise) if foretold else None,
             updates=len(plan.update_block) if foretold else None,
+            reason=plan.reason,
             short_db=belief.short_db,
             **self._service(blocks, echo.numerology),
             **({} if blocks.carried is None else self._data(blocks.user, blocks.carried)),

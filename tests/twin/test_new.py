@@ -40,7 +40,7 @@ def test_the_short_one_is_short_and_commented():
     text = new.minimal("my", "my.yaml")
     lines = text.splitlines()
     assert len(lines) < 70
-    assert max(map(len, lines)) <= 180  # a line that names all kinds of a family
+    assert max(map(len, lines)) <= 160
     assert "twin run my.yaml" in lines[0]
     commented = [line for line in lines if "#" in line]
     assert len(commented) > len(lines) / 2

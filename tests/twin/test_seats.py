@@ -1,4 +1,4 @@
-"""Coming and going: connections leave nothing behind. A thousand were tried with the same result; a hundred and twenty are run here."""
+"""Coming and going: connections leave nothing behind."""
 
 from __future__ import annotations
 

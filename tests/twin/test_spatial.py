@@ -214,6 +214,7 @@ def test_the_adaptive_policy_says_why_for_every_user(seen: dict[str, Any]) -> No
         one = played(**control, **{f"{CONTROL}.estimation.guard": "wide", f"{CONTROL}.planning.replan_subframes": 4})
     assert kept[-1].baseband == "rzf"
     assert sum("bit/Hz a subframe" in line for line in kept[-1].reason) == 2
+    assert one.kpi.reason[-1] == kept[-2].reason  # the last plan is the next subframe's
     assert late(one, "rate_bps").sum() > 1.5 * late(seen["run"], "rate_bps").sum()
 
 

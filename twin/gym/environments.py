@@ -185,7 +185,7 @@ class Steering(gymnasium.Env[Any, Any]):
         return {knob: getattr(proposal, knob) for knob in (name.rpartition(".")[2] for name in self.knobs)}
 
     def command(self, action: Float[Array, " row"]) -> dict[str, Any]:
-        """What an action means for the knobs."""
+        """What an action means for the knobs; each environment says."""
         raise NotImplementedError
 
     def close(self) -> None:

@@ -30,7 +30,7 @@ __all__ = [
     "strong_peaks",
 ]
 
-_FOLD_DB = 70.0  # of what lies outside a map's window, under the map
+_FOLD_DB = 90.0  # of what lies outside a map's window, under the map
 _BLUR = 0.26  # cycles of Doppler a frame may turn against its replica: sinc^2 = 1 dB
 
 

@@ -29,7 +29,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class DelayPhase:
-    """Every row points at its user, and at nothing else: the squint-aware form of a steered beam (``steer``).
+    """Every row points at its user and at nothing else: a steered beam that minds squint (``steer``).
 
     Targets are not lit on purpose; they are where the beam happens to be. Without delay lines this is the classical phase-only beam.
     """
