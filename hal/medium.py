@@ -15,6 +15,7 @@ from numba import njit
 from hal.array import AntennaArray, cis, element_amplitude, near_field, steering
 from hal.check import positive, shaped
 from hal.errors import Misuse
+from hal.lanes import LANES, added, packed, transform, unpacked
 from hal.planar import nodes_of, planar_gains
 from hal.record import Array, Bool, Complex, Float, Int, record
 
@@ -203,9 +204,6 @@ def wideband(
     frequency_hz = np.atleast_1d(np.asarray(frequency_hz, dtype=np.float64))
     shaped("gains", gains, (None, len(paths.delay_s), len(frequency_hz), None))
     row, block, entity = (np.asarray(index, dtype=np.int64) for index in (row, block, entity))
-    for name, index, size in (("row", row, len(gains)), ("block", block, len(paths.gain))):
-        if index.size and not (index.min() >= 0 and index.max() < size):
-            raise Misuse(f"{name}: holds {int(index.min())} .. {int(index.max())}, must be 0 .. {size - 1}")
     ramp = cis(-2 * np.pi * (frequency_hz - paths.carrier_hz) * paths.delay_s[:, None])
     far = paths.sink if end == "departure" else paths.source
     order = np.argsort(far, kind="stable")
@@ -225,6 +223,10 @@ def wideband(
         ramp,
         np.ascontiguousarray(gains, dtype=np.complex128),
     )
+    if len(out) < len(row):
+        for name, index, size in (("row", row, len(gains)), ("block", block, len(paths.gain))):
+            if not (index.min() >= 0 and index.max() < size):
+                raise Misuse(f"{name}: holds {int(index.min())} .. {int(index.max())}, must be 0 .. {size - 1}")
     return out
 
 
@@ -244,6 +246,8 @@ def _superpose(
     subcarriers, chains = gains.shape[2], gains.shape[3]
     out = np.zeros((row.size, subcarriers, chains), dtype=np.complex128)
     for e in range(row.size):
+        if not (0 <= row[e] < len(gains) and 0 <= block[e] < len(gain)):
+            return out[:0]
         for i in range(first[e], last[e]):
             p = order[i]
             turn = 2 * np.pi * doppler_hz[p] * offset_s[e]
@@ -286,8 +290,6 @@ def narrowband(
     Unit gain: with no delay and no Doppler, and unit weights, out comes what went in. Result in complex64, good to 1e-6 of the strongest path.
     Raises Misuse for a roll-off outside 0 .. 1, a Doppler shift beyond a tenth of the sample rate, or a delay beyond ``prefix_s``, if given.
     """
-    from scipy.fft import fft, ifft
-
     events, streams, count = np.shape(samples)
     positive("sample_rate_hz", sample_rate_hz)
     if not 0 <= roll_off <= 1:
@@ -311,41 +313,77 @@ def narrowband(
     turn = 2 * np.pi * paths.doppler_hz * start_s[:, None]
     weight = np.asarray(arrival) * (paths.gain[block] * cis(turn))[..., None]
     lit = np.any(departure != 0, axis=2) & np.any(weight != 0, axis=2)
-    out = np.zeros((events, weight.shape[2], count), dtype=np.complex64)
     used = np.flatnonzero(lit.any(axis=0))
-    delay, doppler = paths.delay_s[used] * sample_rate_hz, paths.doppler_hz[used] / sample_rate_hz
-    passage = _passage(delay, doppler, roll_off, count, widest_hz / sample_rate_hz)
-    ramp = cis(2 * np.pi * doppler[:, None] * np.arange(count)).astype(np.complex64)
-    departure, weight = departure[:, used].astype(np.complex64), weight[:, used].astype(np.complex64)
-    event, path = np.nonzero(lit[:, used])
-    if event.size:
-        spectrum = fft(np.asarray(samples, dtype=np.complex64), axis=-1)
-        lines = _shape(spectrum.view(np.float32), departure, passage.view(np.float32), event, path)
-        wave = ifft(lines.view(np.complex64), axis=-1, overwrite_x=True)
-        _combine(wave.view(np.float32), ramp.view(np.float32), weight, event, path, out.view(np.float32))
-    return out
+    if not used.size:
+        return np.zeros((events, weight.shape[2], count), dtype=np.complex64)
+    fourier = transform(count)
+    doppler = paths.doppler_hz[used] / sample_rate_hz
+    passage, ramp = _passage(paths.delay_s[used] * sample_rate_hz, doppler, roll_off, count, fourier.order)
+    spectrum = packed(np.swapaxes(samples, 0, 1))  # [stream group 2 sample lane]
+    fourier.forward(spectrum)
+    groups, lit = spectrum.shape[1], lit[:, used]
+    sent, got = _by_lanes(departure[:, used], groups), _by_lanes(weight[:, used], groups)
+    heard = np.zeros((weight.shape[2], *spectrum.shape[1:]), dtype=np.float32)
+    for g in range(groups):
+        path = np.flatnonzero(lit[g * LANES : (g + 1) * LANES].any(axis=0))
+        wave = np.zeros((path.size, 2 * count * LANES), dtype=np.float32)
+        added(np.ascontiguousarray(spectrum[:, g]).reshape(streams, -1), sent[g, :, path].swapaxes(0, 1), wave)
+        fourier.turn(wave, passage[path])
+        fourier.backward(wave.reshape(-1, 2, count, LANES))
+        fourier.turn(wave, ramp[path])
+        out = np.zeros((len(heard), wave.shape[1]), dtype=np.float32)
+        added(wave, got[g].swapaxes(0, 1)[path], out)
+        heard[:, g] = out.reshape(len(heard), 2, count, LANES)
+    return np.swapaxes(unpacked(heard, events), 0, 1)
 
 
-def _passage(
-    delay: Float[Array, " path"], doppler: Float[Array, " path"], roll_off: float, count: int, widest: float
-) -> Complex[Array, "path sample"]:
-    """Folded spectrum ``sum_i A(f - i) A(f - i + nu) exp(-j 2 pi (f - i) delay)`` in units of the sample rate, one row a path."""
-    f = np.fft.fftfreq(count)
-    image = f - np.where(f < 0, -1.0, 1.0)  # the only other line within (1 + roll_off) / 2 of zero
-    other = np.flatnonzero(np.abs(image) <= (1 + roll_off) / 2 + widest)
-    out: Array = cis(-2 * np.pi * f * delay[:, None])
-    extra: Array = cis(-2 * np.pi * image[other] * delay[:, None])
-    _weigh(out, f, doppler, roll_off)
-    _weigh(extra, image[other], doppler, roll_off)
-    out[:, other] += extra
-    return out.astype(np.complex64)
+def _by_lanes(amplitude: Complex[Array, "event path end"], groups: int) -> Float[Array, "group end path 2 lane"]:
+    """Amplitudes of the events of each group of lanes, real parts apart from imaginary ones."""
+    events, paths, ends = amplitude.shape
+    whole = np.zeros((groups * LANES, paths, ends), dtype=np.complex64)
+    whole[:events] = amplitude
+    by_lane = whole.reshape(groups, LANES, paths, ends).transpose(0, 3, 2, 1)
+    return np.stack([by_lane.real, by_lane.imag], axis=-2)
 
 
 @njit(cache=True, error_model="numpy")
-def _weigh(ramp: Any, f: Any, doppler: Any, roll_off: float) -> None:  # pragma: no cover - compiled
-    for p in range(doppler.size):
-        for k in range(f.size):
-            ramp[p, k] *= _root_cosine(f[k], roll_off) * _root_cosine(f[k] + doppler[p], roll_off)
+def _passage(delay: Any, doppler: Any, roll_off: float, count: int, order: Any) -> Any:  # pragma: no cover - compiled
+    # of each path, in units of the sample rate: folded spectrum ``sum_i A(f - i) A(f - i + nu) exp(-j 2 pi (f - i) delay) / count`` in the order of a
+    # wave's lines, and the Doppler's turn over the samples
+    passage = np.empty((delay.size, count), dtype=np.complex64)
+    ramp = np.empty((delay.size, count), dtype=np.complex64)
+    reach = int(np.ceil(count * (1 + roll_off) / 2))
+    line, late = np.empty(count, dtype=np.complex128), np.empty(2 * reach + 1, dtype=np.complex128)
+    turn = np.empty(count, dtype=np.complex128)
+    for p in range(delay.size):
+        _phasors(delay[p] * reach / count, -delay[p] / count, late)
+        line[:] = 0
+        flat = int((1 - roll_off) / 2 * count - abs(doppler[p]) * count) - 1
+        for k in range(-reach, reach + 1):
+            gain = 1.0
+            if not -flat < k < flat:
+                gain = _root_cosine(k / count, roll_off) * _root_cosine(k / count + doppler[p], roll_off)
+            at = k if k >= 0 else k + count
+            line[at] += complex(gain * late[reach + k].real, gain * late[reach + k].imag)
+        for m in range(count):
+            passage[p, m] = complex(line[order[m]].real / count, line[order[m]].imag / count)
+        _phasors(0.0, doppler[p], turn)
+        ramp[p] = turn
+    return passage, ramp
+
+
+@njit(cache=True, error_model="numpy")
+def _phasors(first: float, step: float, out: Any) -> None:  # pragma: no cover - compiled
+    # exp(j 2 pi (first + step i)), of every 64th i by its own angle
+    near = np.empty(64, dtype=np.complex128)
+    for i in range(64):
+        angle = 2 * np.pi * step * i
+        near[i] = complex(np.cos(angle), np.sin(angle))
+    for begin in range(0, out.size, 64):
+        angle = 2 * np.pi * (first + step * begin)
+        far = complex(np.cos(angle), np.sin(angle))
+        for i in range(min(64, out.size - begin)):
+            out[begin + i] = far * near[i]
 
 
 @njit(cache=True, error_model="numpy")
@@ -357,43 +395,3 @@ def _root_cosine(f: float, roll_off: float) -> float:  # pragma: no cover - comp
     if roll_off == 0:
         return np.sqrt(0.5) if over == 0 else 0.0
     return float(np.cos(min(over * (np.pi / (2 * roll_off)), np.pi / 2)))
-
-
-@njit(cache=True)
-def _shape(spectrum: Any, departure: Any, passage: Any, event: Any, path: Any) -> Any:  # pragma: no cover - compiled
-    # complex numbers as interleaved float32: spectrum [event stream 2*sample], passage [path 2*sample]; a row for each (event, path)
-    count = spectrum.shape[2] // 2
-    out = np.empty((path.size, 2 * count), dtype=np.float32)
-    for i in range(path.size):
-        e, p = event[i], path[i]
-        wr, wi = departure[e, p, 0].real, departure[e, p, 0].imag
-        for k in range(count):
-            out[i, 2 * k] = wr * spectrum[e, 0, 2 * k] - wi * spectrum[e, 0, 2 * k + 1]
-            out[i, 2 * k + 1] = wr * spectrum[e, 0, 2 * k + 1] + wi * spectrum[e, 0, 2 * k]
-        for s in range(1, spectrum.shape[1]):
-            wr, wi = departure[e, p, s].real, departure[e, p, s].imag
-            for k in range(count):
-                out[i, 2 * k] += wr * spectrum[e, s, 2 * k] - wi * spectrum[e, s, 2 * k + 1]
-                out[i, 2 * k + 1] += wr * spectrum[e, s, 2 * k + 1] + wi * spectrum[e, s, 2 * k]
-        for k in range(count):
-            re = out[i, 2 * k] * passage[p, 2 * k] - out[i, 2 * k + 1] * passage[p, 2 * k + 1]
-            out[i, 2 * k + 1] = out[i, 2 * k] * passage[p, 2 * k + 1] + out[i, 2 * k + 1] * passage[p, 2 * k]
-            out[i, 2 * k] = re
-    return out
-
-
-@njit(cache=True)
-def _combine(wave: Any, ramp: Any, weight: Any, event: Any, path: Any, out: Any) -> None:  # pragma: no cover - compiled
-    # complex numbers as interleaved float32: wave [(event, path) 2*sample], out [event chain 2*sample]
-    count = wave.shape[1] // 2
-    for i in range(path.size):
-        e, p = event[i], path[i]
-        for q in range(count):
-            re = wave[i, 2 * q] * ramp[p, 2 * q] - wave[i, 2 * q + 1] * ramp[p, 2 * q + 1]
-            wave[i, 2 * q + 1] = wave[i, 2 * q] * ramp[p, 2 * q + 1] + wave[i, 2 * q + 1] * ramp[p, 2 * q]
-            wave[i, 2 * q] = re
-        for c in range(out.shape[1]):
-            wr, wi = weight[e, p, c].real, weight[e, p, c].imag
-            for q in range(count):
-                out[e, c, 2 * q] += wr * wave[i, 2 * q] - wi * wave[i, 2 * q + 1]
-                out[e, c, 2 * q + 1] += wr * wave[i, 2 * q + 1] + wi * wave[i, 2 * q]

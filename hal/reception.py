@@ -21,7 +21,7 @@ from hal.hermitian import roots
 from hal.medium import Paths, beam_gains, narrowband, wideband
 from hal.record import Array, Bool, Complex, Int
 
-__all__ = ["add_noise", "compressed", "frames", "from_ports", "noise_root", "ports", "subcarriers"]
+__all__ = ["add_noise", "compressed", "frames", "from_ports", "noise_covariance", "noise_root", "ports", "subcarriers"]
 
 
 def frames(
@@ -163,14 +163,12 @@ def subcarriers(
     drive, source = emission.drive, np.asarray(emission.source)
     if emission.response.shape[2:] != (1, 1):
         raise Misuse(
-            f"emission.response: has {emission.response.shape[2]} elements and {emission.response.shape[3]} chains; wide-band events are "
-            "heard from single antennas only; to hear the site's own echoes, send frames (Drive.samples)"
+            f"emission.response: has {emission.response.shape[2]} elements and {emission.response.shape[3]} chains; wide-band events of "
+            "others are heard from single antennas only; the site's own are marked source = SITE"
         )
     block = np.maximum(np.searchsorted(paths.t_ns, drive.t_ns, side="right") - 1, 0)
     own = np.equal.outer(source, paths.source)
-    wanted = np.zeros((len(response), len(paths.source)), dtype=np.bool_)
-    for r in range(len(response)):
-        wanted[r] = own[row == r].any(axis=0)
+    wanted = np.equal.outer(np.arange(len(response)), row) @ own
     gains = beam_gains(paths, receive, response, drive.frequency_hz, "arrival", wanted=wanted)
     channel = wideband(paths, gains, drive.frequency_hz, row, block, source, "arrival")
     digital = np.ascontiguousarray(drive.digital[:, 0, :], dtype=np.complex128)
@@ -195,21 +193,29 @@ def _symbols(channel: Any, sent: Any, sent_row: Any, digital: Any, root_w: Any) 
 
 
 def noise_root(
-    wired: Bool[Array, "chain element"], response: Complex[Array, "subcarrier element chain"]
-) -> Complex[Array, "subcarrier chain chain"]:
-    """A root of the chains' noise covariance in units of one chain's noise power.
+    wired: Bool[Array, "chain element"], response: Complex[Array, "*row subcarrier element chain"]
+) -> Complex[Array, "*row subcarrier chain chain"]:
+    """The symmetric root of ``noise_covariance``, which is continuous and stands singular ones (two chains, one beam)."""
+    covariance = noise_covariance(wired, response)
+    return covariance if covariance.strides[0] == 0 else roots(covariance)
+
+
+def noise_covariance(
+    wired: Bool[Array, "chain element"], response: Complex[Array, "*row subcarrier element chain"]
+) -> Complex[Array, "*row subcarrier chain chain"]:
+    """Covariance of the chains' noise in units of one chain's noise power.
 
     Noise comes in at the elements and is combined with the signal, ``response^T response*``, as in the papers' ``W^H W``; what
     attenuated elements and insertion loss do not bring, a termination of the chain's own does, so the diagonal is 1 and chains that share
-    no element are independent. The symmetric root, which is continuous and stands singular covariances (two chains, one beam).
+    no element are independent.
     """
-    subcarriers_, _, chains = response.shape
+    *whole, _, chains = response.shape
     if chains == 1 or not np.any(np.sum(wired, axis=0) > 1):
-        return np.broadcast_to(np.eye(chains, dtype=np.complex128), (subcarriers_, chains, chains))
-    covariance = np.swapaxes(response, 1, 2) @ response.conj()
+        return np.broadcast_to(np.eye(chains, dtype=np.complex128), (*whole, chains, chains))
+    covariance = np.asarray(np.swapaxes(response, -1, -2) @ response.conj())
     each = np.arange(chains)
-    covariance[:, each, each] = 1.0
-    return roots(covariance)
+    covariance[..., each, each] = 1.0
+    return covariance
 
 
 def add_noise(

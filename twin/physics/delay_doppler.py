@@ -23,7 +23,6 @@ __all__ = [
     "folded_spectrum",
     "peak_probability",
     "peak_threshold",
-    "planar_templates",
     "raised_cosine",
     "raised_cosine_slope",
     "root_spectrum",
@@ -188,65 +187,6 @@ def _turn(pair: Any, first: Any, ramp: Any, time: Any, out: Any) -> None:  # pra
             out[1, f, 2 * q] = pair[1, f, 2 * q] * re - pair[1, f, 2 * q + 1] * im
             out[1, f, 2 * q + 1] = pair[1, f, 2 * q] * im + pair[1, f, 2 * q + 1] * re
             out[2, f, 2 * q], out[2, f, 2 * q + 1] = -time[f, q] * ti, time[f, q] * tr
-
-
-def planar_templates(
-    spectrum: Complex[Array, "frame sample"],
-    start: Float[Array, " frame"],
-    delay: float,
-    doppler: float,
-    roll_off: float,
-    out: Float[Array, "3 frame 2 sample"],
-) -> None:
-    """``templates`` in single precision, written to ``out`` with real and imaginary parts apart, as vector lanes want them."""
-    from scipy.fft import ifft
-
-    spectrum = np.ascontiguousarray(spectrum, dtype=np.complex64)
-    value, slope = folded_spectrum(spectrum.shape[1], delay, doppler, roll_off)
-    pair = np.empty((2, *spectrum.shape), np.complex64)
-    _shaped(spectrum.view(np.float32), value, slope, pair.view(np.float32))
-    pair = ifft(pair, axis=-1, overwrite_x=True)
-    _turn_apart(pair.view(np.float32), float(doppler), np.asarray(start, dtype=np.float64), out)
-
-
-@njit(cache=True)
-def _shaped(spectrum: Any, value: Any, slope: Any, out: Any) -> None:  # pragma: no cover - compiled
-    # interleaved complex numbers: both shapes times every frame's spectrum
-    size = value.size
-    re, im = np.empty(size, np.float32), np.empty(size, np.float32)
-    for k in range(2):
-        shape = value if k == 0 else slope
-        for q in range(size):
-            re[q], im[q] = shape[q].real, shape[q].imag
-        for f in range(len(spectrum)):
-            a, b = spectrum[f], out[k, f]
-            for q in range(size):
-                b[2 * q] = a[2 * q] * re[q] - a[2 * q + 1] * im[q]
-                b[2 * q + 1] = a[2 * q] * im[q] + a[2 * q + 1] * re[q]
-
-
-@njit(cache=True, error_model="numpy")
-def _turn_apart(pair: Any, doppler: float, start: Any, out: Any) -> None:  # pragma: no cover - compiled
-    frames, size = start.size, out.shape[3]
-    ramp_re, ramp_im = np.empty(size, np.float32), np.empty(size, np.float32)
-    a, b, c, s = 1.0, 0.0, np.cos(2 * np.pi * doppler), np.sin(2 * np.pi * doppler)
-    for q in range(size):
-        ramp_re[q], ramp_im[q] = a, b
-        a, b = a * c - b * s, a * s + b * c
-    for f in range(frames):
-        turn = 2 * np.pi * doppler * start[f]
-        u, v = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-        begin = np.float32(2 * np.pi * start[f])
-        for q in range(size):
-            re = u * ramp_re[q] - v * ramp_im[q]
-            im = u * ramp_im[q] + v * ramp_re[q]
-            t = begin + np.float32(2 * np.pi) * np.float32(q)
-            tr = pair[0, f, 2 * q] * re - pair[0, f, 2 * q + 1] * im
-            ti = pair[0, f, 2 * q] * im + pair[0, f, 2 * q + 1] * re
-            out[0, f, 0, q], out[0, f, 1, q] = tr, ti
-            out[1, f, 0, q] = pair[1, f, 2 * q] * re - pair[1, f, 2 * q + 1] * im
-            out[1, f, 1, q] = pair[1, f, 2 * q] * im + pair[1, f, 2 * q + 1] * re
-            out[2, f, 0, q], out[2, f, 1, q] = -t * ti, t * tr
 
 
 @lru_cache(maxsize=64)

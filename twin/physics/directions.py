@@ -53,21 +53,15 @@ def main_lobe(
     """
     if not np.any(outputs):
         raise Misuse("outputs: are zero, a dark slot has no lobe")
-    grid, null, aperture = _grid(array, frequency_hz)
-    power = _power(array, outputs.astype(np.complex64), frequency_hz)
-    centre = grid[np.argmax(power)]
-    for _ in range(2):
-        near = _within(grid, centre, 1.2 * null)
-        centre = (power[near] @ grid[near]) / power[near].sum()
+    look = _planar_look if array.columns else _look
+    aperture, null = _axes(array, frequency_hz)[:2]
+    reach = width * null
+    centre, cosine, seen = look(array, outputs, frequency_hz, null, reach)
     root, turn = eigen(np.ascontiguousarray(noise, dtype=np.complex128))
     strong = root > 1e-6 * root[-1]
-    whitener = (turn[:, strong] / np.sqrt(root[strong])).conj().T
-    reach = width * null
-    near = _within(grid, centre, reach)
-    if not near.size:
-        near = np.array([np.argmin(np.sum((grid - centre) ** 2, axis=1))])
+    whitener = np.ascontiguousarray((turn[:, strong] / np.sqrt(root[strong])).conj().T)
     projection = whitener @ outputs.T
-    seen = projection @ steering(array, _direction(grid[near]), frequency_hz).T
+    manifold = whitener @ seen
     blind = np.full(2, np.count_nonzero(strong) < 3) | (aperture == 0)
     lever = _lever(array, frequency_hz)
     return Lobe(
@@ -78,8 +72,8 @@ def main_lobe(
         whitener=whitener,
         centre=centre,
         width=reach,
-        cosine=grid[near],
-        manifold=seen / np.linalg.norm(seen, axis=0),
+        cosine=cosine,
+        manifold=manifold / np.sqrt(np.sum(manifold.real**2 + manifold.imag**2, axis=0)),
         prior=np.where(blind, 3 / reach**2, 0.0),
     )
 
@@ -94,38 +88,93 @@ def find_directions(
     echo; where it exceeds five times those it scales the covariance, the inverse Fisher information. ``fitted`` is the explained
     power over the variance, the echo's integrated signal to noise ratio.
     """
-    score = np.abs(lobe.manifold.conj().T @ amplitude.T) ** 2  # [point echo]
-    score -= 0.5 * variance * np.sum(lobe.prior * (lobe.cosine - lobe.centre) ** 2, axis=1)[:, None]
-    best = np.argmax(score, axis=0)
-    far = np.any(np.abs(lobe.cosine[:, None] - lobe.cosine[best]) > 0.6 * lobe.width, axis=2)
-    second = np.argmax(np.where(far, score, -np.inf), axis=0)
-    echoes = len(amplitude)
-    # a second start only where the grid leaves a doubt: its own score, taken off the grid, could still win
-    doubt = np.flatnonzero(score[second, np.arange(echoes)] > 0.5 * score[best, np.arange(echoes)])
-    owner = np.concatenate([np.arange(echoes), doubt])
-    cosine = lobe.cosine[np.concatenate([best, second[doubt]])]
+    amplitude, variance = (
+        np.ascontiguousarray(a, dtype=d) for a, d in ((amplitude, np.complex128), (variance, np.float64))
+    )
+    owner, cosine = _starts(lobe.manifold, amplitude, variance, lobe.prior, lobe.cosine, lobe.centre, 0.6 * lobe.width)
     z, v = amplitude[owner], variance[owner]
     low, high = np.maximum(lobe.centre - lobe.width, -0.999), np.minimum(lobe.centre + lobe.width, 0.999)
     if lobe.array.columns:
-        position_m, wave = lobe.array.position_m, 2 * np.pi * lobe.frequency_hz / LIGHT_MPS
         shape = (len(lobe.projection), lobe.array.columns, lobe.array.rows)
-        lever = wave * position_m[:: lobe.array.rows, 1], wave * position_m[: lobe.array.rows, 2]
         feed = np.ascontiguousarray(lobe.projection, dtype=np.complex128).reshape(shape)
-        z, cosine = np.ascontiguousarray(z, dtype=np.complex128), cosine.copy()
         b, gain, left, normal = _climb(
-            feed, *lever, z, v, cosine, lobe.prior, lobe.centre, lobe.width, low, high, steps
+            feed,
+            *_reaches(lobe.array, lobe.frequency_hz),
+            z,
+            v,
+            cosine,
+            lobe.prior,
+            lobe.centre,
+            lobe.width,
+            low,
+            high,
+            steps,
         )
-        norm = np.sum(np.abs(b) ** 2, axis=1)
+        norm = np.sum(b.real**2 + b.imag**2, axis=1)
     else:
         cosine, gain, left, normal, norm = _stepped(lobe, cosine, z, v, low, high, steps)
-    misfit = 2 * np.sum(np.abs(left) ** 2, axis=1) / v
+    return _chosen(len(amplitude), owner, cosine, gain, left, normal, norm, v)  # type: ignore[no-any-return]
+
+
+@njit(cache=True, error_model="numpy")
+def _starts(
+    manifold: Any, amplitude: Any, variance: Any, prior: Any, cosine: Any, centre: Any, far: Any
+) -> Any:  # pragma: no cover - compiled
+    # whose start it is and where: every echo's best grid point, then second ones far from it where the grid leaves a doubt: their own
+    # score, taken off the grid, could still win
+    echoes, rows, points = amplitude.shape[0], amplitude.shape[1], manifold.shape[1]
+    owner, start = np.empty(2 * echoes, np.int64), np.empty((2 * echoes, 2))
+    score = np.empty(points)
+    count = echoes
+    for e in range(echoes):
+        best = 0
+        for p in range(points):
+            found = 0j
+            for r in range(rows):
+                found += manifold[r, p].conjugate() * amplitude[e, r]
+            away = 0.0
+            for a in range(2):
+                away += prior[a] * (cosine[p, a] - centre[a]) ** 2
+            score[p] = found.real**2 + found.imag**2 - 0.5 * variance[e] * away
+            if score[p] > score[best]:
+                best = p
+        owner[e], start[e] = e, cosine[best]
+        second = -1
+        for p in range(points):
+            apart = abs(cosine[p, 0] - cosine[best, 0]) > far[0] or abs(cosine[p, 1] - cosine[best, 1]) > far[1]
+            if apart and (second < 0 or score[p] > score[second]):
+                second = p
+        if second >= 0 and score[second] > 0.5 * score[best]:
+            owner[count], start[count] = e, cosine[second]
+            count += 1
+    return owner[:count], start[:count]
+
+
+@njit(cache=True, error_model="numpy")
+def _chosen(
+    echoes: int, owner: Any, cosine: Any, gain: Any, left: Any, normal: Any, norm: Any, variance: Any
+) -> Any:  # pragma: no cover - compiled
+    # of each echo's starts the one that fits better: direction, covariance, misfit, fitted signal to noise ratio
+    misfit = np.empty(owner.size)
     own = np.arange(echoes)
-    better = echoes + np.flatnonzero(misfit[echoes:] < misfit[doubt])
-    own[owner[better]] = better
-    freedom = max(2 * z.shape[1] - 4, 1)
-    excess = misfit[own] / freedom
-    covariance = np.linalg.inv(normal[own]) * np.where(excess > _MISFIT, excess, 1.0)[:, None, None]
-    return cosine[own], covariance, misfit[own], np.abs(gain[own]) ** 2 * norm[own] / variance
+    rows = left.shape[1]
+    for n in range(owner.size):
+        rest = 0.0
+        for r in range(rows):
+            rest += left[n, r].real ** 2 + left[n, r].imag ** 2
+        misfit[n] = 2 * rest / variance[n]
+        if misfit[n] < misfit[own[owner[n]]]:
+            own[owner[n]] = n
+    covariance, fitted = np.empty((echoes, 2, 2)), np.empty(echoes)
+    for e in range(echoes):
+        n = own[e]
+        m = normal[n]
+        excess = misfit[n] / max(2 * rows - 4, 1)
+        scale = (excess if excess > _MISFIT else 1.0) / (m[0, 0] * m[1, 1] - m[0, 1] * m[1, 0])
+        covariance[e, 0, 0], covariance[e, 1, 1] = scale * m[1, 1], scale * m[0, 0]
+        covariance[e, 0, 1], covariance[e, 1, 0] = -scale * m[0, 1], -scale * m[1, 0]
+        fitted[e] = (gain[n].real ** 2 + gain[n].imag ** 2) * norm[n] / variance[n]
+    return cosine[own], covariance, misfit[own], fitted
 
 
 def _stepped(
@@ -266,50 +315,113 @@ def _lever(array: AntennaArray, frequency_hz: float) -> Array | None:
     return np.stack(steering_gradient(array, np.array([1.0, 0.0, 0.0]), np.float64(frequency_hz)))
 
 
-def _within(grid: Float[Array, "point axis"], centre: Float[Array, " axis"], reach: Float[Array, " axis"]) -> Array:
-    return np.flatnonzero((np.abs(grid[:, 0] - centre[0]) <= reach[0]) & (np.abs(grid[:, 1] - centre[1]) <= reach[1]))
+def _look(
+    array: AntennaArray, outputs: Complex[Array, "element chain"], frequency_hz: float, null: Array, reach: Array
+) -> tuple[Array, Array, Array]:
+    """The beams' common centre, the grid points within ``reach`` of it, and what the chains hear from there; elements anywhere."""
+    grid, inside = _axes(array, frequency_hz)[3:]
+    field = _manifold_of(array, frequency_hz) @ outputs.astype(np.complex64)
+    power = np.sum(field.real**2 + field.imag**2, axis=1).astype(np.float64)
+    whole = np.zeros(len(grid))
+    whole[inside] = power
+    near = np.empty(0, np.int64)
+    centre = grid[np.argmax(whole)]
+    for span in (1.2 * null, 1.2 * null, reach):
+        close = inside[np.all(np.abs(grid[inside] - centre) <= span, axis=1)]
+        if span is not reach:
+            centre = (whole[close] @ grid[close]) / whole[close].sum()
+        near = close
+    if not near.size:
+        near = inside[[np.argmin(np.sum((grid[inside] - centre) ** 2, axis=1))]]
+    return centre, grid[near], outputs.T @ steering(array, _direction(grid[near]), frequency_hz).T
+
+
+def _planar_look(
+    array: AntennaArray, outputs: Complex[Array, "element chain"], frequency_hz: float, null: Array, reach: Array
+) -> tuple[Array, Array, Array]:
+    """The same for a planar grid, by the two factors of its steering vectors."""
+    a_y, a_z, across, upward, inside, coarse_y, coarse_z = _factors(array, frequency_hz)
+    feed = outputs.T.reshape(-1, array.columns, array.rows)
+    field = coarse_y @ (feed.astype(np.complex64) @ coarse_z)  # [chain, point, point]
+    centre, y, z = _centred(field, inside, across, upward, 1.2 * null, reach)
+    seen = (a_y[y[0] : y[-1] + 1] @ (feed @ a_z[:, z.min() : z.max() + 1]))[:, y - y[0], z - z.min()]
+    return centre, np.column_stack([across[y], upward[z]]), seen
+
+
+@njit(cache=True, error_model="numpy")
+def _centred(
+    field: Any, inside: Any, across: Any, upward: Any, near: Any, reach: Any
+) -> Any:  # pragma: no cover - compiled
+    # power-weighted mean about the peak, twice, and the grid points within reach of it; the nearest one where there are none
+    chains, tall, wide = field.shape
+    power = np.zeros((tall, wide))
+    top, best, at = -1.0, (0, 0), np.zeros(2)
+    for i in range(tall):
+        for j in range(wide):
+            if inside[i, j]:
+                for c in range(chains):
+                    power[i, j] += field[c, i, j].real ** 2 + field[c, i, j].imag ** 2
+                if power[i, j] > top:
+                    top, best = power[i, j], (i, j)
+    at[0], at[1] = across[best[0]], upward[best[1]]
+    for _ in range(2):
+        total, y, z = 0.0, 0.0, 0.0
+        for i in range(tall):
+            if abs(across[i] - at[0]) <= near[0]:
+                for j in range(wide):
+                    if abs(upward[j] - at[1]) <= near[1]:
+                        total += power[i, j]
+                        y += power[i, j] * across[i]
+                        z += power[i, j] * upward[j]
+        at[0], at[1] = y / total, z / total
+    first, second = np.empty(power.size, np.int64), np.empty(power.size, np.int64)
+    count, least = 0, np.inf
+    for i in range(tall):
+        for j in range(wide):
+            if inside[i, j]:
+                apart = (across[i] - at[0]) ** 2 + (upward[j] - at[1]) ** 2
+                if apart < least:
+                    least, best = apart, (i, j)
+                if abs(across[i] - at[0]) <= reach[0] and abs(upward[j] - at[1]) <= reach[1]:
+                    first[count], second[count] = i, j
+                    count += 1
+    if not count:
+        first[0], second[0] = best
+        count = 1
+    return at, first[:count], second[:count]
 
 
 @lru_cache(maxsize=4)
-def _grid(array: AntennaArray, frequency_hz: float) -> tuple[Array, Array, Array]:
-    """Direction cosines of the front half space, a third of a null apart; the null distance and the aperture of each axis."""
-    aperture, null, _, inside, cosine = _axes(array, frequency_hz)
-    return cosine[inside], null, aperture
-
-
 def _axes(array: AntennaArray, frequency_hz: float) -> tuple[Array, Array, list[Array], Array, Array]:
+    """Direction cosines a third of a null apart: aperture and null distance of each axis, the axes, all their points, which of them are ahead."""
     aperture = np.sqrt(12 * np.var(array.position_m[:, 1:], axis=0))
     null = np.minimum(LIGHT_MPS / (frequency_hz * np.maximum(aperture, 1e-12)), 1.0)
     axes = [np.linspace(-1, 1, 2 * int(np.ceil(3 / n)) + 1) if n < 1 else np.zeros(1) for n in null]
     cosine = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
-    return aperture, null, axes, np.sum(cosine**2, axis=1) < 0.998, cosine
+    return aperture, null, axes, cosine, np.flatnonzero(np.sum(cosine**2, axis=1) < 0.998)
 
 
 @lru_cache(maxsize=4)
-def _factors(array: AntennaArray, frequency_hz: float) -> tuple[Array, Array, Array]:
-    """Both factors of a planar grid's steering vectors on the axes of ``_grid``, and which pairs it holds."""
-    _, _, (across, upward), inside, _ = _axes(array, frequency_hz)
+def _factors(array: AntennaArray, frequency_hz: float) -> tuple[Array, ...]:
+    """Both factors of a planar grid's steering vectors on its axes, these, which pairs are ahead, and the factors in single precision."""
+    _, _, (across, upward), cosine, ahead = _axes(array, frequency_hz)
+    inside = np.zeros(len(cosine), dtype=np.bool_)
+    inside[ahead] = True
+    y_m, z_m = _reaches(array, frequency_hz)
+    a_y, a_z = cis(across[:, None] * y_m), np.ascontiguousarray(cis(upward[:, None] * z_m).T)
+    coarse = a_y.astype(np.complex64), a_z.astype(np.complex64)
+    return a_y, a_z, across, upward, inside.reshape(len(across), len(upward)), *coarse
+
+
+@lru_cache(maxsize=4)
+def _reaches(array: AntennaArray, frequency_hz: float) -> tuple[Array, Array]:
+    """Phase of a planar grid's columns and of its rows for a unit of direction cosine."""
     wave = 2 * np.pi * frequency_hz / LIGHT_MPS
-    y_m, z_m = array.position_m[:: array.rows, 1], array.position_m[: array.rows, 2]
-    a_y, a_z = (cis(wave * u[:, None] * p_m).astype(np.complex64) for u, p_m in ((across, y_m), (upward, z_m)))
-    return a_y, a_z, inside
+    return wave * array.position_m[:: array.rows, 1], wave * array.position_m[: array.rows, 2]
 
 
 @lru_cache(maxsize=4)
 def _manifold_of(array: AntennaArray, frequency_hz: float) -> Array:
-    """Steering vectors of the points of ``_grid``, for elements anywhere."""
-    return np.asarray(steering(array, _direction(_grid(array, frequency_hz)[0]), frequency_hz).astype(np.complex64))
-
-
-def _power(
-    array: AntennaArray, outputs: Complex[Array, "element chain"], frequency_hz: float
-) -> Float[Array, " point"]:
-    """Power of all chains together towards the points of ``_grid``."""
-    if not array.columns:
-        field = _manifold_of(array, frequency_hz) @ outputs
-        return np.asarray(np.sum(field.real**2 + field.imag**2, axis=1))
-    a_y, a_z, inside = _factors(array, frequency_hz)
-    chains = outputs.shape[1]
-    feed = outputs.T.reshape(chains * array.columns, array.rows) @ a_z.T  # [chain column, point]
-    field = a_y @ feed.reshape(chains, array.columns, -1)  # [chain, point, point]
-    return np.asarray(np.sum(field.real**2 + field.imag**2, axis=0).reshape(-1)[inside])
+    """Steering vectors of the points ahead, for elements anywhere."""
+    grid, inside = _axes(array, frequency_hz)[3:]
+    return np.asarray(steering(array, _direction(grid[inside]), frequency_hz).astype(np.complex64))

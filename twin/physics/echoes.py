@@ -1,12 +1,13 @@
 """Superposed echoes of known frames: a coarse delay-Doppler map, peaks worth a closer look, and a joint fit of all of them.
 
-Delays in samples, Doppler in cycles a sample, as in ``delay_doppler``. Data are white: every row has the same independent noise.
+Delays in samples, Doppler in cycles a sample, as in ``delay_doppler``. Data are white: every row has the same independent noise. Rows of frames
+are waves (``hal.lanes``) ``[row group 2 sample lane]``; lanes without a frame are zero.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from numba import njit
 
 from hal.array import cis
 from hal.errors import Misuse
+from hal.lanes import LANES, TILE, packed, transform, unpacked
 from hal.record import Array, Bool, Complex, Float, Int, record
-from twin.physics.delay_doppler import field_curvature, planar_templates, raised_cosine
+from twin.physics.delay_doppler import field_curvature, folded_spectrum, raised_cosine
 
 __all__ = [
     "Fit",
@@ -30,82 +32,59 @@ __all__ = [
     "strong_peaks",
 ]
 
-_FOLD_DB = 90.0  # of what lies outside a map's window, under the map
 _BLUR = 0.26  # cycles of Doppler a frame may turn against its replica: sinc^2 = 1 dB
 
 
-@record
+@dataclass(frozen=True)
 class Sounding:
     """What was sent in one dwell: cyclic frames and when each began."""
 
-    spectrum: Complex[Array, "frame sample"]  # FFT of each frame
+    sent: Complex[Array, "frame sample"]
     start: Float[Array, " frame"]  # of each frame's first sample, in samples from the dwell's centre
     roll_off: float
+
+    @cached_property
+    def waves(self) -> Float[Array, "1 group 2 sample lane"]:
+        """The frames."""
+        return packed(self.sent[None])
+
+    @cached_property
+    def lines(self) -> Float[Array, "1 group 2 sample lane"]:
+        """Their spectra, in the order of ``hal.lanes.transform``."""
+        lines = self.waves.copy()
+        transform(self.sent.shape[1]).forward(lines)
+        return lines
+
+    @cached_property
+    def begin(self) -> Float[Array, "group lane"]:
+        """``start`` by lanes; 0 where there is no frame."""
+        out = np.zeros(self.lines.shape[1] * LANES)
+        out[: len(self.start)] = self.start
+        return out.reshape(-1, LANES)
 
 
 @dataclass(frozen=True)
 class Grid:
     """Where the coarse map is evaluated: half-sample lags, half-cell Doppler bins, and the replicas they need."""
 
-    replica: Complex[
-        Array, "shift frame sample"
-    ]  # conj(spectrum) by Doppler within a frame, turned to the window's middle lag
+    replica: Float[
+        Array, "shift group 2 sample lane"
+    ]  # spectra of the frames by Doppler within a frame, order of ``hal.lanes.transform``
     energy: Float[Array, " shift"]
     first: int  # lag of the first column
     lags: int  # whole lags; the map has twice as many columns
     doppler: Float[Array, " bin"]
     shift: Int[Array, " bin"]  # which replica a bin uses
-    turn: Complex[Array, "bin frame"]
+    turn: Complex[Array, "group lane bin"]
     gain: Float[Array, " bin"]  # of the power of a peak in a bin, against a replica of its own Doppler
     kernel: Float[
         Array, "axis three offset"
     ]  # offset from a map point (in steps), lopsidedness of its neighbours there, loss of amplitude
-    thinning: Thinning
 
-    @property
+    @cached_property
     def delay(self) -> Float[Array, " column"]:
         """Lag of each column of the map, in samples."""
-        return self.first + 0.5 * np.arange(2 * self.lags)
-
-
-@record
-class Thinning:
-    """How spectra are thinned out to as many lines as a window of lags needs: a low pass over frequency, then every ``step``-th line.
-
-    What lies outside the window folds onto it 70 dB down; within it the low pass is flat but for ``level``, which is divided out.
-    """
-
-    middle: int  # lag at the window's middle
-    step: int
-    taps: Float[Array, " tap"]  # a multiple of four, the last ones zero
-    reach: int  # the middle one's place
-    column: Int[Array, " column"]  # of the transform of the thinned lines, zero-padded to twice their number
-    level: Float[Array, " column"]
-
-
-@lru_cache(maxsize=16)
-def _thinning(size: int, first: int, lags: int) -> Thinning:
-    middle, step, reach = first + lags // 2, 1, 0
-    while size % (2 * step) == 0 and size // (2 * step) >= 2 * lags:
-        step *= 2
-    lines = size // step
-    taps = np.array([1.0, 0, 0, 0])
-    if step > 1:
-        reach = int(np.ceil(0.5 * (_FOLD_DB - 7.95) / (2.285 * 2 * np.pi * (lines - lags - 1) / size)))
-        count = 2 * reach + 1
-        taps = np.sinc((np.arange(count) - reach) / step) * np.kaiser(count, 0.1102 * (_FOLD_DB - 8.7))
-        taps = np.append(taps / taps.sum(), np.zeros(-count % 4))
-    away = first - middle + 0.5 * np.arange(2 * lags)
-    turn = np.cos(2 * np.pi * away[:, None] * (np.arange(len(taps)) - reach) / size)
-    column = np.round(2 * away).astype(np.int64) % (2 * lines)
-    return Thinning(
-        middle=middle,
-        step=step,
-        reach=reach,
-        taps=taps.astype(np.float32),
-        column=column,
-        level=(turn @ taps).astype(np.float32) / 2,
-    )
+        return np.asarray(self.first + 0.5 * np.arange(2 * self.lags))
 
 
 @record
@@ -133,47 +112,40 @@ def search_grid(sounding: Sounding, delay: tuple[float, float], doppler: float) 
     Between two points the map loses at most 0.9 dB in delay, 0.9 dB in Doppler, and 1 dB to Doppler within a frame (more
     replicas are laid out where the span would need it). Raises Misuse for a span that is empty or longer than a frame.
     """
-    frames, size = sounding.spectrum.shape
+    size = sounding.sent.shape[1]
     if not 0 <= delay[0] < delay[1] < size:
         raise Misuse(f"delay = {delay}: must ascend within 0 .. {size} samples, one frame")
     layout = _layout(size, tuple(sounding.start.tolist()), sounding.roll_off, float(doppler))
-    first = int(np.floor(delay[0]))
-    lags = int(np.ceil(delay[1])) - first + 1
-    thinning = _thinning(size, first, lags)
-    within = np.arange(size) - (size - 1) / 2
-    replica = np.empty((len(layout.centres), frames, size), dtype=np.complex64)
-    for i, centre in enumerate(layout.centres):
-        spectrum = sounding.spectrum
-        if centre != 0:
-            spectrum = np.fft.fft(np.fft.ifft(spectrum) * cis(2 * np.pi * centre * within))
-        np.multiply(np.conj(spectrum), _middle_turn(size, thinning.middle), out=replica[i], casting="same_kind")
+    first, fourier = int(np.floor(delay[0])), transform(size)
+    replica = sounding.lines
+    if layout.ramp.any():
+        replica = np.repeat(sounding.waves, len(layout.ramp), axis=0)
+        fourier.turn(replica, np.repeat(layout.ramp, replica.shape[1], axis=0))
+        fourier.forward(replica)
+    flat = replica.reshape(len(replica), -1)
     return Grid(
         replica=replica,
-        energy=np.array([np.vdot(r, r).real / size for r in replica]),
+        energy=np.einsum("sk,sk->s", flat, flat) / size,
         first=first,
-        lags=lags,
+        lags=int(np.ceil(delay[1])) - first + 1,
         doppler=layout.doppler,
         shift=layout.shift,
         turn=layout.turn,
         gain=layout.gain,
         kernel=layout.kernel,
-        thinning=thinning,
     )
-
-
-@lru_cache(maxsize=16)
-def _middle_turn(size: int, middle: int) -> Complex[Array, " sample"]:
-    return np.asarray(cis(2 * np.pi * np.arange(size) * middle / size).astype(np.complex64))
 
 
 @record
 class _Layout:
     """What of a grid does not depend on the symbols."""
 
-    centres: Float[Array, " shift"]  # Doppler of the replicas
+    ramp: Complex[
+        Array, "shift sample"
+    ]  # what turns frames to the Doppler of a replica; zero where there is one, which needs none
     doppler: Float[Array, " bin"]
     shift: Int[Array, " bin"]
-    turn: Complex[Array, "bin frame"]
+    turn: Complex[Array, "group lane bin"]
     gain: Float[Array, " bin"]
     kernel: Float[Array, "axis three offset"]
 
@@ -190,87 +162,85 @@ def _layout(size: int, start: tuple[float, ...], roll_off: float, doppler: float
     offset = np.linspace(-0.75, 0.75, 61)
     delays = np.abs([raised_cosine(0.5 * (offset - i), roll_off) for i in (-1, 0, 1)])
     turns = np.abs([np.mean(cis(2 * np.pi * step * (offset - i)[:, None] * middle), axis=1) for i in (-1, 0, 1)])
+    turn = np.zeros((-(-len(start) // LANES) * LANES, len(axis)), dtype=np.complex64)
+    turn[: len(start)] = cis(-2 * np.pi * axis[:, None] * middle).T
+    ramp = cis(2 * np.pi * centres[:, None] * (np.arange(size) - (size - 1) / 2)) * (shifts > 1)
     return _Layout(
-        centres=centres,
+        ramp=ramp.astype(np.complex64),
         doppler=axis,
         shift=which,
-        turn=cis(-2 * np.pi * axis[:, None] * middle).astype(np.complex64),
+        turn=turn.reshape(-1, LANES, len(axis)),
         gain=np.sinc((axis - centres[which]) * size) ** 2,
         kernel=np.array([[offset, (k[2] - k[0]) / k[1], k[1]] for k in (turns, delays)]),
     )
 
 
-def delay_doppler_map(grid: Grid, data: Complex[Array, "row frame sample"]) -> Complex[Array, "row bin column"]:
+def delay_doppler_map(grid: Grid, data: Float[Array, "row group 2 sample lane"]) -> Complex[Array, "row bin column"]:
     """Matched filter outputs on the grid, scaled so that white noise keeps its power.
 
-    Fast time by circular correlation, of which only the window's lags are transformed back (``Thinning``); slow time by a Fourier sum over the
-    frames' own instants, which need not be evenly spaced.
+    Fast time by circular correlation, once for whole and once for half-sample lags; slow time by a Fourier sum over the frames' own instants, which
+    need not be evenly spaced.
     """
-    from scipy.fft import fft, ifft
-
-    thin = grid.thinning
-    rows, frames, size = data.shape
-    spectrum = fft(data, axis=-1).reshape(rows * frames, size)
-    out = np.empty((rows, len(grid.doppler), 2 * grid.lags), dtype=np.complex64)
+    size = data.shape[3]
+    fourier, half = transform(size), _half_lag(size)
+    spectrum = np.array(data)
+    fourier.forward(spectrum)
+    out = np.empty((len(data), len(grid.doppler), 2 * grid.lags), dtype=np.complex64)
     for i in range(len(grid.replica)):
-        own = grid.shift == i if len(grid.replica) > 1 else slice(None)
-        lines = _thinned(spectrum.view(np.float32), grid.replica[i].view(np.float32), thin.taps, thin.reach, thin.step)
-        lag = ifft(lines.view(np.complex64), axis=-1, overwrite_x=True)
-        scale = np.float32(1 / np.sqrt(grid.energy[i])) / thin.level
-        window = _window(lag, thin.column, scale).reshape(rows, frames, -1)
-        out[:, own] = grid.turn[own] @ window
+        own = np.flatnonzero(grid.shift == i)
+        whole = np.empty((2, *spectrum.shape), dtype=np.float32)
+        flat = (*spectrum.shape[:3], -1)
+        _correlated(spectrum.reshape(flat), grid.replica[i].reshape(flat[1:]), whole[0].reshape(flat))
+        whole[1] = whole[0]
+        fourier.turn(whole[1], half)
+        fourier.backward(whole)
+        turn = np.ascontiguousarray(grid.turn[:, :, own])
+        _slow(whole, turn.real.copy(), turn.imag.copy(), grid.first, 1 / (np.sqrt(grid.energy[i]) * size), own, out)
     return out
 
 
-@njit(cache=True, error_model="numpy", fastmath={"contract"})
-def _thinned(spectrum: Any, replica: Any, taps: Any, reach: int, step: int) -> Any:  # pragma: no cover - compiled
-    # complex numbers as interleaved reals: the product of spectrum [row frame] and replica [frame], low-passed along frequency, every step-th
-    # line kept, and zero-padded to twice their number for half-sample lags
-    rows, size = spectrum.shape[0], spectrum.shape[1] // 2
-    frames, lines = len(replica), size // step
-    wide = (size + taps.size) // step + 1
-    a, b = np.zeros(wide * step, np.float32), np.zeros(wide * step, np.float32)
-    # a phase of the step a line, so that the sums run over neighbours
-    re, im = np.empty((step, wide), np.float32), np.empty((step, wide), np.float32)
-    x, y = np.empty(lines, np.float32), np.empty(lines, np.float32)
-    out = np.zeros((rows, 4 * lines), np.float32)
+@njit(cache=True, error_model="numpy", fastmath={"contract", "nsz"})
+def _correlated(spectrum: Any, replica: Any, out: Any) -> None:  # pragma: no cover - compiled
+    # conj(replica) spectrum, line by line: [row group 2 line*lane]
+    for r in range(len(spectrum)):
+        for g in range(len(replica)):
+            a, b, x, y = replica[g, 0], replica[g, 1], spectrum[r, g, 0], spectrum[r, g, 1]
+            u, v = out[r, g, 0], out[r, g, 1]
+            for k in range(a.size):
+                u[k] = a[k] * x[k] + b[k] * y[k]
+                v[k] = a[k] * y[k] - b[k] * x[k]
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract", "nsz"})
+def _slow(
+    wave: Any, turn_re: Any, turn_im: Any, first: int, scale: float, own: Any, out: Any
+) -> None:  # pragma: no cover - compiled
+    # Fourier sum over frames of correlations [half row group 2 lag lane] at the window's lags
+    _, rows, groups, _, size, lanes = wave.shape
+    bins = own.size
+    re, im = np.empty(bins, np.float32), np.empty(bins, np.float32)
     for r in range(rows):
-        one, other = spectrum[r], replica[r % frames]
-        for k in range(size):
-            a[reach + k] = one[2 * k] * other[2 * k] - one[2 * k + 1] * other[2 * k + 1]
-            b[reach + k] = one[2 * k] * other[2 * k + 1] + one[2 * k + 1] * other[2 * k]
-        for k in range(reach):
-            a[k], b[k] = a[size + k], b[size + k]
-            a[size + reach + k], b[size + reach + k] = a[reach + k], b[reach + k]
-        for phase in range(step):
-            for u in range(wide):
-                re[phase, u], im[phase, u] = a[u * step + phase], b[u * step + phase]
-        x[:] = 0
-        y[:] = 0
-        for t in range(0, taps.size, 4):  # four at a time: fewer passes over the sums
-            h, i, j, k = taps[t], taps[t + 1], taps[t + 2], taps[t + 3]
-            for sums, parts in ((x, re), (y, im)):
-                p, q = parts[t % step, t // step :], parts[(t + 1) % step, (t + 1) // step :]
-                v, w = parts[(t + 2) % step, (t + 2) // step :], parts[(t + 3) % step, (t + 3) // step :]
-                for n in range(lines):
-                    sums[n] += h * p[n] + i * q[n] + j * v[n] + k * w[n]
-        middle = lines // 2
-        for j in range(lines):
-            at = j if j < middle else j + lines
-            out[r, 2 * at], out[r, 2 * at + 1] = x[j], y[j]
-        # the line at half the rate belongs to both sides
-        out[r, 2 * middle], out[r, 2 * middle + 1] = x[middle] / 2, y[middle] / 2
-        out[r, 2 * (middle + lines)], out[r, 2 * (middle + lines) + 1] = x[middle] / 2, y[middle] / 2
-    return out
+        for c in range(out.shape[2]):
+            lag = (first + c // 2) % size
+            re[:] = 0
+            im[:] = 0
+            for g in range(groups):
+                for j in range(lanes):
+                    x, y = wave[c % 2, r, g, 0, lag, j], wave[c % 2, r, g, 1, lag, j]
+                    a, b = turn_re[g, j], turn_im[g, j]
+                    for k in range(bins):
+                        re[k] += a[k] * x - b[k] * y
+                        im[k] += a[k] * y + b[k] * x
+            for k in range(bins):
+                out[r, own[k], c] = complex(re[k] * scale, im[k] * scale)
 
 
-@njit(cache=True)
-def _window(lag: Any, column: Any, scale: Any) -> Any:  # pragma: no cover - compiled
-    out = np.empty((len(lag), column.size), np.complex64)
-    for r in range(len(lag)):
-        for c in range(column.size):
-            out[r, c] = lag[r, column[c]] * scale[c]
-    return out
+@lru_cache(maxsize=16)
+def _half_lag(size: int) -> Complex[Array, "1 line"]:
+    """What half a sample later means to each line of a wave; the line at half the rate belongs to both sides."""
+    line = transform(size).order
+    turn = np.where(2 * line == size, 0.0, cis(np.pi * np.where(2 * line > size, line - size, line) / size))
+    return turn.astype(np.complex64)[None]
 
 
 def strong_peaks(
@@ -400,21 +370,24 @@ class Joint:
     """
 
     def __init__(
-        self, data: Complex[Array, "row column"], sounding: Sounding, known: Complex[Array, "known column"], room: int
+        self,
+        data: Float[Array, "row group 2 sample lane"],
+        sounding: Sounding,
+        known: Float[Array, "known group 2 sample lane"],
+        room: int,
     ) -> None:
-        frames, size = sounding.spectrum.shape
+        size = sounding.sent.shape[1]
         self.sounding, self.room = sounding, room
         self.rows, self.fixed = len(data), len(known)
         self.first = self.rows + self.fixed  # rows of data, known waveforms, then three an echo
         self.unit = np.array(field_curvature(size, sounding.roll_off, tuple(sounding.start.tolist())))
         self.cell = 1 / (np.ptp(sounding.start) + size)
-        self.wave = np.empty((self.first + 3 * room, frames, 2, size), dtype=np.float32)
-        for k, rows in ((0, data), (self.rows, known)):
-            apart = np.ascontiguousarray(rows, dtype=np.complex64).reshape(len(rows), frames, size)
-            _split(apart.view(np.float32), self.wave[k : k + len(rows)])
-        self.energy = float(np.vdot(data, data).real)
+        self.wave = np.empty((self.first + 3 * room, *data.shape[1:]), dtype=np.float32)
+        self.wave[: self.rows], self.wave[self.rows : self.first] = data, known
+        self.flat = self.wave.reshape(len(self.wave), data.shape[1], 2, size * LANES)
+        self.energy = float(np.vdot(data, data))
         self.gram = np.zeros((len(self.wave), len(self.wave)), dtype=np.complex128)
-        _gram(self.wave, np.arange(self.rows, self.first), self.first, self.gram)
+        _gram(self.flat, np.arange(self.rows, self.first), self.first, self.gram)
         self.slot = np.empty(0, np.int64)
         self.delay, self.doppler = np.empty(0), np.empty(0)  # where evaluated, in the order of ``slot``
 
@@ -463,10 +436,12 @@ class Joint:
         self._shift, self._amplitude = move * per, amplitude
         left = self.energy - said
         nothing = np.empty((0, 0), np.complex64)
-        template, residual = self.explained() if whole else (nothing, nothing)
+        template, residual = nothing, nothing
+        if whole:
+            template, residual = (unpacked(w, len(self.sounding.start)).reshape(len(w), -1) for w in self.explained())
         if not left > 1e-4 * self.energy:  # what single precision leaves of a difference that small is no estimate
-            rest = residual if whole else self.explained(templates=False)[1]
-            left = float(np.vdot(rest, rest).real)
+            rest = self.explained(templates=False)[1]
+            left = float(np.vdot(rest, rest))
         return Fit(
             delay=self.delay + (move * per)[:echoes],
             doppler=self.doppler + (move * per)[echoes:],
@@ -481,19 +456,36 @@ class Joint:
 
     def explained(
         self, templates: bool = True, residual: bool = True
-    ) -> tuple[Complex[Array, "echo column"], Complex[Array, "row column"]]:
+    ) -> tuple[Float[Array, "echo group 2 sample lane"], Float[Array, "row group 2 sample lane"]]:
         """Templates of the echoes as last fitted, and what they and the known waveforms leave of the data; empty where not asked for."""
         row = self.first + 3 * self.slot
-        found = _explained(self.wave, row, self.rows, self.fixed, self._shift, self._amplitude, templates, residual)
-        return found[0].view(np.complex64), found[1].view(np.complex64)
+        echoes, shape = len(row), self.wave.shape[1:]
+        template = np.empty((echoes, *shape), dtype=np.float32)
+        rest = self.wave[: self.rows if residual else 0].copy()
+        flat = self.flat.shape[1:]
+        shift, amplitude = self._shift.astype(np.float32), self._amplitude.astype(np.complex64)
+        _explained(
+            self.flat, row, self.rows, shift, amplitude, template.reshape(echoes, *flat), rest.reshape(len(rest), *flat)
+        )
+        return template if templates else template[:0], rest
 
     def _evaluate(self, which: Int[Array, " echo"]) -> None:
         said, row = self.sounding, self.first + 3 * self.slot
+        size = said.sent.shape[1]
+        fourier = transform(size)
         for e in which:
-            out = self.wave[row[e] : row[e] + 3]
-            planar_templates(said.spectrum, said.start, self.delay[e], self.doppler[e], said.roll_off, out)
+            delay, doppler = float(self.delay[e]), float(self.doppler[e])
+            value, slope = folded_spectrum(size, delay, doppler, said.roll_off)
+            shape, turn, ramp = _shapes(value, slope, fourier.order, doppler, said.begin)
+            pair = self.wave[row[e] : row[e] + 2]
+            pair[:] = said.lines
+            groups = pair.shape[1]
+            fourier.turn(pair, np.repeat(shape, groups, axis=0))
+            fourier.backward(pair)
+            fourier.turn(pair, ramp)
+            _lean(self.flat[row[e] : row[e] + 3], turn, said.begin)
         used = int(row.max(initial=self.first - 3)) + 3
-        _gram(self.wave, (row[which, None] + np.arange(3)).reshape(-1), used, self.gram)
+        _gram(self.flat, (row[which, None] + np.arange(3)).reshape(-1), used, self.gram)
 
 
 def fit_echoes(
@@ -507,61 +499,104 @@ def fit_echoes(
     tolerance: float = 0.02,
 ) -> Fit:
     """``Joint.fit`` of echoes that start at ``delay``, ``doppler`` (within half a cell). Raises Misuse for none."""
+    frames = sounding.sent.shape
+    data, known = (packed(np.reshape(rows, (len(rows), *frames))) for rows in (data, known))
     joint = Joint(data, sounding, known, len(delay))
     joint.add(delay, doppler)
     return joint.fit(noise_w, steps, tolerance)
 
 
-def no_echoes(data: Complex[Array, "row column"]) -> Fit:
-    """The fit of a dwell in which nothing was found: all of it is residual."""
-    none, rows = np.empty(0), len(data)
-    nothing = np.empty((0, rows), np.complex128)
+def no_echoes(rows: int, energy: float) -> Fit:
+    """The fit of so many rows in which nothing was found: all their ``energy`` is left."""
+    none, nothing = np.empty(0), np.empty((0, 0), np.complex64)
     return Fit(
         delay=none,
         doppler=none,
-        amplitude=nothing,
-        template=data[:0],
-        residual=data,
-        left=float(np.vdot(data, data).real),
+        amplitude=np.empty((0, rows), np.complex128),
+        template=nothing,
+        residual=nothing,
+        left=energy,
         spread=none,
         information=np.empty((0, 0)),
         steps=0,
     )
 
 
-@njit(cache=True)
-def _split(together: Any, apart: Any) -> None:  # pragma: no cover - compiled
-    # interleaved real and imaginary parts [row frame 2*sample] to [row frame 2 sample]
-    for r in range(apart.shape[0]):
-        for f in range(apart.shape[1]):
-            for q in range(apart.shape[3]):
-                apart[r, f, 0, q], apart[r, f, 1, q] = together[r, f, 2 * q], together[r, f, 2 * q + 1]
+@njit(cache=True, error_model="numpy")
+def _shapes(value: Any, slope: Any, order: Any, doppler: float, begin: Any) -> Any:  # pragma: no cover - compiled
+    # both filters in the order of a wave's lines, the Doppler's turn at the frames' starts [group 2 lane], and over a frame
+    size = order.size
+    shape, ramp = np.empty((2, size), np.complex64), np.empty((1, size), np.complex64)
+    for m in range(size):
+        a, b = value[order[m]], slope[order[m]]
+        shape[0, m], shape[1, m] = complex(a.real / size, a.imag / size), complex(b.real / size, b.imag / size)
+    a, b, c, s = 1.0, 0.0, np.cos(2 * np.pi * doppler), np.sin(2 * np.pi * doppler)
+    for q in range(size):
+        ramp[0, q] = complex(a, b)
+        a, b = a * c - b * s, a * s + b * c
+    turn = np.empty((len(begin), 2, begin.shape[1]), np.float32)
+    for g in range(len(begin)):
+        for j in range(begin.shape[1]):
+            turn[g, 0, j] = np.cos(2 * np.pi * doppler * begin[g, j])
+            turn[g, 1, j] = np.sin(2 * np.pi * doppler * begin[g, j])
+    return shape, turn, ramp
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract", "nsz"})
+def _lean(wave: Any, turn: Any, begin: Any) -> None:  # pragma: no cover - compiled
+    # a template and its slope over delay [2 of three, group 2 sample*lane] by the frames' first turns; the slope over Doppler beside them
+    half = wave.shape[3]
+    re, im, time = np.empty(TILE, np.float32), np.empty(TILE, np.float32), np.empty(TILE, np.float32)
+    for g in range(wave.shape[1]):
+        for k in range(TILE):
+            re[k], im[k] = turn[g, 0, k % LANES], turn[g, 1, k % LANES]
+        for first in range(0, half, TILE):
+            last = min(first + TILE, half)
+            for k in range(TILE):
+                time[k] = 2 * np.pi * (begin[g, k % LANES] + first // LANES + k // LANES)
+            for w in range(2):
+                x, y = wave[w, g, 0, first:last], wave[w, g, 1, first:last]
+                for k in range(last - first):
+                    u, v = x[k], y[k]
+                    x[k], y[k] = re[k] * u - im[k] * v, re[k] * v + im[k] * u
+            x, y, a, b = (
+                wave[0, g, 0, first:last],
+                wave[0, g, 1, first:last],
+                wave[2, g, 0, first:last],
+                wave[2, g, 1, first:last],
+            )
+            for k in range(last - first):
+                a[k], b[k] = -time[k] * y[k], time[k] * x[k]
 
 
 @njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 def _gram(wave: Any, fresh: Any, used: int, gram: Any) -> None:  # pragma: no cover - compiled
-    # inner products conj(wave[fresh]) . wave[:used], three at a time: a triple stays in the first cache beside each partner
-    frames, size = wave.shape[1], wave.shape[3]
+    # inner products conj(wave[fresh]) . wave[:used], three at a time and a tile at a time, which stays in the first cache beside each partner
+    groups, half = wave.shape[1], wave.shape[3]
     zero = np.float32(0)
+    total = np.empty((3, used), dtype=np.complex128)
     for i in range(0, fresh.size, 3):
         one, two, three = fresh[i], fresh[min(i + 1, fresh.size - 1)], fresh[min(i + 2, fresh.size - 1)]
-        total = np.zeros((3, used), dtype=np.complex128)
-        for f in range(frames):
-            a, b, c = wave[one, f], wave[two, f], wave[three, f]
-            for r in range(used):
-                d = wave[r, f]
-                ar, ai, br, bi, cr, ci = zero, zero, zero, zero, zero, zero
-                for q in range(size):
-                    x, y = d[0, q], d[1, q]
-                    ar += a[0, q] * x + a[1, q] * y
-                    ai += a[0, q] * y - a[1, q] * x
-                    br += b[0, q] * x + b[1, q] * y
-                    bi += b[0, q] * y - b[1, q] * x
-                    cr += c[0, q] * x + c[1, q] * y
-                    ci += c[0, q] * y - c[1, q] * x
-                total[0, r] += complex(ar, ai)
-                total[1, r] += complex(br, bi)
-                total[2, r] += complex(cr, ci)
+        total[:] = 0
+        for g in range(groups):
+            for begin in range(0, half, 4 * TILE):
+                end = min(begin + 4 * TILE, half)
+                ax, ay = wave[one, g, 0, begin:end], wave[one, g, 1, begin:end]
+                bx, by = wave[two, g, 0, begin:end], wave[two, g, 1, begin:end]
+                cx, cy = wave[three, g, 0, begin:end], wave[three, g, 1, begin:end]
+                for r in range(used):
+                    x, y = wave[r, g, 0, begin:end], wave[r, g, 1, begin:end]
+                    ar, ai, br, bi, cr, ci = zero, zero, zero, zero, zero, zero
+                    for k in range(end - begin):
+                        ar += ax[k] * x[k] + ay[k] * y[k]
+                        ai += ax[k] * y[k] - ay[k] * x[k]
+                        br += bx[k] * x[k] + by[k] * y[k]
+                        bi += bx[k] * y[k] - by[k] * x[k]
+                        cr += cx[k] * x[k] + cy[k] * y[k]
+                        ci += cx[k] * y[k] - cy[k] * x[k]
+                    total[0, r] += complex(ar, ai)
+                    total[1, r] += complex(br, bi)
+                    total[2, r] += complex(cr, ci)
         for r in range(used):
             gram[one, r], gram[two, r], gram[three, r] = total[0, r], total[1, r], total[2, r]
             gram[r, one], gram[r, two], gram[r, three] = (
@@ -716,39 +751,33 @@ def _moved(
     return amplitude, spread, said
 
 
-@njit(cache=True, error_model="numpy", fastmath={"contract"})
+@njit(cache=True, error_model="numpy", fastmath={"contract", "nsz"})
 def _explained(
-    wave: Any, row: Any, rows: int, fixed: int, shift: Any, amplitude: Any, templates: bool, rest: bool
-) -> Any:  # pragma: no cover - compiled
-    # echoes moved along their tangents, and the data less all that is explained; complex numbers as interleaved reals
-    echoes, frames, size = row.size, wave.shape[1], wave.shape[3]
-    template = np.empty((echoes if templates else 0, 2 * frames * size), dtype=np.float32)
-    residual = np.empty((rows if rest else 0, 2 * frames * size), dtype=np.float32)
-    apart = np.empty((fixed + echoes, 2, size), dtype=np.float32)
-    line = np.empty((2, size), dtype=np.float32)
-    for f in range(frames):
-        begin = 2 * f * size
-        for k in range(fixed):
-            apart[k] = wave[rows + k, f]
+    wave: Any, row: Any, rows: int, shift: Any, amplitude: Any, template: Any, rest: Any
+) -> None:  # pragma: no cover - compiled
+    # echoes moved along their tangents, and ``rest``, the data, less all that is explained: [.. group 2 sample*lane]
+    echoes, fixed = row.size, len(amplitude) - row.size
+    for g in range(wave.shape[1]):
         for e in range(echoes):
-            a, b = np.float32(shift[e]), np.float32(shift[echoes + e])
-            w, wl, wn, to = wave[row[e], f], wave[row[e] + 1, f], wave[row[e] + 2, f], apart[fixed + e]
-            for q in range(size):
-                to[0, q] = w[0, q] + a * wl[0, q] + b * wn[0, q]
-                to[1, q] = w[1, q] + a * wl[1, q] + b * wn[1, q]
-            if templates:
-                for q in range(size):
-                    template[e, begin + 2 * q] = to[0, q]
-                    template[e, begin + 2 * q + 1] = to[1, q]
-        for r in range(len(residual)):
-            line[:] = wave[r, f]
-            for k in range(fixed + echoes):
-                re, im = np.float32(amplitude[k, r].real), np.float32(amplitude[k, r].imag)
-                part = apart[k]
-                for q in range(size):
-                    line[0, q] -= re * part[0, q] - im * part[1, q]
-                    line[1, q] -= re * part[1, q] + im * part[0, q]
-            for q in range(size):
-                residual[r, begin + 2 * q] = line[0, q]
-                residual[r, begin + 2 * q + 1] = line[1, q]
-    return template, residual
+            a, b = shift[e], shift[echoes + e]
+            for part in range(2):
+                w, wl, wn, to = (
+                    wave[row[e], g, part],
+                    wave[row[e] + 1, g, part],
+                    wave[row[e] + 2, g, part],
+                    template[e, g, part],
+                )
+                for k in range(to.size):
+                    to[k] = w[k] + a * wl[k] + b * wn[k]
+        for r in range(len(rest)):
+            u, v = rest[r, g, 0], rest[r, g, 1]
+            for i in range(len(amplitude)):
+                re, im = amplitude[i, r].real, amplitude[i, r].imag
+                x, y = (
+                    (wave[rows + i, g, 0], wave[rows + i, g, 1])
+                    if i < fixed
+                    else (template[i - fixed, g, 0], template[i - fixed, g, 1])
+                )
+                for k in range(u.size):
+                    u[k] -= re * x[k] - im * y[k]
+                    v[k] -= re * y[k] + im * x[k]

@@ -11,8 +11,8 @@ from numba import njit
 
 from hal.array import cis
 from hal.errors import Misuse
+from hal.lanes import fft_order, fft_stages
 from hal.record import Array, Complex
-from twin.physics.zak import fft_order, fft_stages
 
 __all__ = ["delayed", "inverse_of"]
 

@@ -17,10 +17,11 @@ from numba import njit
 from hal.array import cis
 from hal.check import finite, shaped
 from hal.errors import Misuse
-from hal.record import Array, Complex, Float, Int
+from hal.lanes import fft_order, fft_stages
+from hal.record import Array, Complex, Float
 from twin.physics.doubly_selective import Passage
 
-__all__ = ["GridPassage", "fft_order", "fft_stages", "grid_passage", "through_grid"]
+__all__ = ["GridPassage", "grid_passage", "through_grid"]
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,6 @@ def _tables(M: int, N: int) -> tuple[Array, Array, Array, Array]:
     return fft_order(M), fourier, twist, cis(-2 * np.pi * m / M)
 
 
-def fft_order(size: int) -> Int[Array, " size"]:
-    """Which line each place of the forward FFT's result holds."""
-    if size == 1:
-        return np.zeros(1, dtype=np.int64)
-    radix = 4 if size % 4 == 0 else 2
-    return np.concatenate([radix * fft_order(size // radix) + digit for digit in range(radix)])
-
-
 def through_grid(
     channel: GridPassage, grid: Complex[Array, "frame stream delay doppler"]
 ) -> Complex[Array, "frame chain delay doppler"]:
@@ -128,81 +121,6 @@ def through_grid(
 
 
 # Kernels are compiled for one grid size: with every distance between rows known, the compiler turns the lanes into vectors.
-
-
-def _stage(size: int, lanes: int, n: int, forward: bool) -> Callable[..., None]:
-    """A stage of blocks of ``n``: radix 4, or 2 where ``n`` is 2; decimation in frequency forward, its adjoint backward."""
-    width = 2 * lanes
-    if n == 2:
-
-        @njit(cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
-        def two(wave: Any, root: Any) -> None:  # pragma: no cover - compiled
-            for m in range(0, size, 2):
-                row = wave[m * width : (m + 2) * width]
-                for j in range(width):
-                    a, b = row[j], row[j + width]
-                    row[j], row[j + width] = a + b, a - b
-
-        return two
-    quarter, hop = n // 4, size // n
-    step = quarter * width
-
-    @njit(cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
-    def four(wave: Any, root: Any) -> None:  # pragma: no cover - compiled
-        for base in range(0, size, n):
-            for i in range(quarter):
-                c1, d1 = root[i * hop].real, root[i * hop].imag
-                c2, d2 = root[2 * i * hop].real, root[2 * i * hop].imag
-                c3, d3 = root[3 * i * hop].real, root[3 * i * hop].imag
-                row = wave[(base + i) * width : (base + i) * width + 3 * step + width]
-                for j in range(lanes):
-                    wr, xr, yr, zr = row[j], row[j + step], row[j + 2 * step], row[j + 3 * step]
-                    wi, xi = row[j + lanes], row[j + step + lanes]
-                    yi, zi = row[j + 2 * step + lanes], row[j + 3 * step + lanes]
-                    if forward:
-                        sr, si, tr, ti = wr + yr, wi + yi, wr - yr, wi - yi
-                        ur, ui, vr, vi = xr + zr, xi + zi, xi - zi, zr - xr
-                        row[j], row[j + lanes] = sr + ur, si + ui
-                        ar, ai, br, bi, er, ei = tr + vr, ti + vi, sr - ur, si - ui, tr - vr, ti - vi
-                        row[j + step], row[j + step + lanes] = ar * c1 - ai * d1, ar * d1 + ai * c1
-                        row[j + 2 * step], row[j + 2 * step + lanes] = br * c2 - bi * d2, br * d2 + bi * c2
-                        row[j + 3 * step], row[j + 3 * step + lanes] = er * c3 - ei * d3, er * d3 + ei * c3
-                    else:
-                        ar, ai = xr * c1 + xi * d1, xi * c1 - xr * d1
-                        br, bi = yr * c2 + yi * d2, yi * c2 - yr * d2
-                        er, ei = zr * c3 + zi * d3, zi * c3 - zr * d3
-                        sr, si, tr, ti = wr + br, wi + bi, wr - br, wi - bi
-                        ur, ui, vr, vi = ar + er, ai + ei, ei - ai, ar - er
-                        row[j], row[j + lanes] = sr + ur, si + ui
-                        row[j + step], row[j + step + lanes] = tr + vr, ti + vi
-                        row[j + 2 * step], row[j + 2 * step + lanes] = sr - ur, si - ui
-                        row[j + 3 * step], row[j + 3 * step + lanes] = tr - vr, ti - vi
-
-    return four
-
-
-@lru_cache(maxsize=16)
-def fft_stages(size: int, lanes: int, forward: bool) -> Callable[..., None]:
-    """All stages over the delay axis, one after another; backward is ``size`` times the inverse of forward."""
-    sizes = []
-    n = size
-    while n > 1:
-        sizes.append(n)
-        n //= 4 if n >= 4 else 2
-    stages = [_stage(size, lanes, n, forward) for n in (sizes if forward else sizes[::-1])]
-    whole = stages[0]
-    for following in stages[1:]:
-        whole = _both(whole, following)
-    return whole
-
-
-def _both(first: Any, second: Any) -> Any:
-    @njit(cache=True)
-    def run(wave: Any, root: Any) -> None:  # pragma: no cover - compiled
-        first(wave, root)
-        second(wave, root)
-
-    return run
 
 
 @lru_cache(maxsize=16)

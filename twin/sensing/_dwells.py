@@ -12,7 +12,7 @@ from hal.check import finite, shaped
 from hal.errors import Misuse
 from hal.frontend import BeamReport, HalfSpec
 from hal.network import response
-from hal.reception import noise_root
+from hal.reception import noise_covariance
 from hal.record import Array, Complex, Float, record
 from twin.physics.directions import Lobe, main_lobe
 from twin.physics.hybrid_echo import Aperture, Estimate, aperture
@@ -166,5 +166,5 @@ def _outputs(half: HalfSpec, settings: tuple[bytes, ...], frequency_hz: float) -
 @lru_cache(maxsize=64)
 def _lobe(half: HalfSpec, settings: tuple[bytes, ...], frequency_hz: float, width: float) -> Lobe:
     outputs = _outputs(half, settings, frequency_hz)
-    root = noise_root(half.network.wired, outputs[None])[0]
-    return main_lobe(half.array, outputs, root @ root.conj().T, frequency_hz, width)
+    noise = noise_covariance(half.network.wired, outputs[None])[0]
+    return main_lobe(half.array, outputs, noise, frequency_hz, width)

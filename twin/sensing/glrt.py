@@ -13,8 +13,9 @@ from hal.array import LIGHT_MPS
 from hal.check import Ge, Gt, Lt, shaped
 from hal.errors import Misuse
 from hal.frontend import BeamReport, HalfSpec
+from hal.lanes import LANES, packed
 from hal.network import response
-from hal.reception import noise_root
+from hal.reception import noise_covariance
 from hal.record import Array, Complex, Float
 from twin.physics.delay_doppler import field_curvature, peak_threshold
 from twin.physics.directions import Lobe, find_directions, main_lobe
@@ -103,12 +104,13 @@ class Glrt:
         numerology: Numerology,
     ) -> Detections:
         rate = numerology.sample_rate_hz
-        data, known = _prepare(sent, heard, lobe.whitener)
         half_ns = round(0.5e9 * sent.shape[1] / rate)
         centre_ns = int(t_ns.sum()) // len(t_ns) + half_ns
         # in samples; the dwell's centre lies half a sample after the mean of its samples, to which the fit refers
         start = (t_ns - centre_ns) * 1e-9 * rate + 0.5
-        fit, noise_w = self._echoes(_sounding(sent, start, numerology.roll_off), data, known, noise_w, numerology)
+        sounding = Sounding(sent=sent, start=start, roll_off=numerology.roll_off)
+        data = _whitened(sounding, heard, lobe.whitener)
+        fit, noise_w = self._echoes(sounding, data, noise_w, numerology)
         echoes = len(fit.delay)
         if not echoes:
             return _none()
@@ -138,13 +140,12 @@ class Glrt:
     def _echoes(
         self,
         sounding: Sounding,
-        data: Complex[Array, "row frame sample"],
-        known: Complex[Array, "known column"],
+        data: Float[Array, "row group 2 sample lane"],
         noise_w: float,
         numerology: Numerology,
     ) -> tuple[Fit, float]:
-        rows, frames, size = data.shape
-        rate = numerology.sample_rate_hz
+        rows, (frames, size) = len(data), sounding.sent.shape
+        rate, samples = numerology.sample_rate_hz, rows * frames * size
         reach = min(self.max_range_m, 0.5 * LIGHT_MPS * numerology.prefix_ns * 1e-9)
         span = (2 * self.min_range_m / LIGHT_MPS * rate, 2 * reach / LIGHT_MPS * rate)
         if not span[0] < span[1]:
@@ -155,18 +156,18 @@ class Glrt:
         level = self.threshold(sounding, rows, span, doppler)
         grid = search_grid(sounding, span, doppler)
         outside = (grid.delay < span[0]) | (grid.delay > span[1])
-        flat = data.reshape(rows, -1)
         first = delay_doppler_map(grid, data)
         nothing = first[:0]
-        fit = no_echoes(flat)
+        energy = float(np.vdot(data, data))
+        fit = no_echoes(rows, energy)
         joint: Joint | None = None
         for _ in range(self.cycles):
-            noise = _noise_w(noise_w, fit, data.size)
+            noise = _noise_w(noise_w, fit, samples)
             field, shown, amplitude = first, nothing, fit.amplitude
             if joint is not None and 0 < len(fit.delay) < rows:
-                shown = delay_doppler_map(grid, joint.explained(residual=False)[0].reshape(-1, frames, size))
+                shown = delay_doppler_map(grid, joint.explained(residual=False)[0])
             elif joint is not None and len(fit.delay):
-                field = delay_doppler_map(grid, joint.explained(templates=False)[1].reshape(data.shape))
+                field = delay_doppler_map(grid, joint.explained(templates=False)[1])
             power = map_power(field, shown, amplitude, outside)
             room = self.max_targets - len(fit.delay)
             # what the map misjudges a peak by is less than these 0.7 dB
@@ -175,10 +176,10 @@ class Glrt:
                 break
             before = len(fit.delay)
             if joint is None:
-                joint = Joint(flat, sounding, known, self.max_targets)
+                joint = Joint(data, sounding, sounding.waves, self.max_targets)
             joint.add(*new)
             fit = joint.fit(noise, whole=False)
-            noise = _noise_w(noise_w, fit, data.size)
+            noise = _noise_w(noise_w, fit, samples)
             while len(fit.delay):
                 worth = np.sum(np.abs(fit.amplitude) ** 2, axis=1) / (fit.spread * noise)
                 worth[(fit.delay < span[0]) | (fit.delay > span[1]) | (np.abs(fit.doppler) > doppler)] = 0.0
@@ -187,14 +188,14 @@ class Glrt:
                     break
                 rest = np.arange(len(worth)) != worst
                 joint.keep(rest)
-                fit = joint.fit(noise, whole=False) if rest.any() else no_echoes(flat)
+                fit = joint.fit(noise, whole=False) if rest.any() else no_echoes(rows, energy)
             if len(fit.delay) <= before:
                 break
-        return fit, _noise_w(noise_w, fit, data.size)
+        return fit, _noise_w(noise_w, fit, samples)
 
     def threshold(self, sounding: Sounding, chains: int, delay: tuple[float, float], doppler: float) -> float:
         """The statistic (in noise powers) that noise alone exceeds somewhere in the rectangle with ``false_alarm_probability``."""
-        slope = field_curvature(sounding.spectrum.shape[1], sounding.roll_off, tuple(sounding.start.tolist()))
+        slope = field_curvature(sounding.sent.shape[1], sounding.roll_off, tuple(sounding.start.tolist()))
         return peak_threshold(
             self.false_alarm_probability, chains, (slope[0] * (delay[1] - delay[0]), slope[1] * 2 * doppler)
         )
@@ -216,66 +217,54 @@ def _lobe(half: HalfSpec, report: BeamReport, slot: int, frequency_hz: float, wi
 def _lobe_of(half: HalfSpec, settings: tuple[bytes, ...], frequency_hz: float, width: float) -> Lobe:
     delay_s, phase_rad, amplitude = (np.frombuffer(s).reshape(len(half.network.wired), -1) for s in settings)
     outputs = response(half.network, delay_s, phase_rad, amplitude, np.array([frequency_hz]))[0]
-    root = noise_root(half.network.wired, outputs[None])[0]
-    return main_lobe(half.array, outputs, root @ root.conj().T, frequency_hz, width)
+    noise = noise_covariance(half.network.wired, outputs[None])[0]
+    return main_lobe(half.array, outputs, noise, frequency_hz, width)
 
 
-def _prepare(
-    sent: Complex[Array, "frame sample"],
-    heard: Complex[Array, "frame chain sample"],
-    whitener: Complex[Array, "row chain"],
-) -> tuple[Complex[Array, "row frame sample"], Complex[Array, "known column"]]:
-    """Whitened outputs without the leakage, and the waveform of the leakage, which stays in the fit."""
-    known = np.ascontiguousarray(sent, dtype=np.complex64)
-    heard = np.ascontiguousarray(heard, dtype=np.complex64)
-    rows = np.empty((len(whitener), *sent.shape), np.complex64)
-    _whiten(known.view(np.float32), heard.view(np.float32), whitener.astype(np.complex64), rows.view(np.float32))
-    return rows, known.reshape(1, -1)
+def _whitened(
+    sounding: Sounding, heard: Complex[Array, "frame chain sample"], whitener: Complex[Array, "row chain"]
+) -> Float[Array, "row group 2 sample lane"]:
+    """Whitened outputs without the leakage, whose waveform is what was sent and stays in the fit."""
+    waves = packed(np.swapaxes(heard, 0, 1))
+    out = np.empty((len(whitener), *waves.shape[1:]), np.float32)
+    flat = (-1, *waves.shape[1:3], waves.shape[3] * LANES)
+    _whiten(sounding.waves.reshape(flat)[0], waves.reshape(flat), whitener.astype(np.complex64), out.reshape(flat))
+    return out
 
 
-@njit(cache=True, fastmath={"reassoc", "contract", "nsz"})
+@njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 def _whiten(known: Any, heard: Any, whitener: Any, out: Any) -> None:  # pragma: no cover - compiled
-    # complex numbers as interleaved reals: out[row frame 2*sample] = whitener heard[frame chain 2*sample], less its part along ``known``
-    rows, chains, frames, wide = len(out), heard.shape[1], len(known), known.shape[1]
-    zero = np.float32(0)
-    energy, along = 0.0, np.zeros(rows, np.complex128)
-    for f in range(frames):
-        one = known[f]
-        part = zero
-        for k in range(wide):
-            part += one[k] * one[k]
-        energy += float(part)
-        for r in range(rows):
-            line = out[r, f]
-            line[:] = zero
-            for c in range(chains):
-                a, b, from_ = whitener[r, c].real, whitener[r, c].imag, heard[f, c]
-                for q in range(wide // 2):
-                    line[2 * q] += a * from_[2 * q] - b * from_[2 * q + 1]
-                    line[2 * q + 1] += a * from_[2 * q + 1] + b * from_[2 * q]
-            re, im = zero, zero
-            for q in range(wide // 2):
-                re += one[2 * q] * line[2 * q] + one[2 * q + 1] * line[2 * q + 1]
-                im += one[2 * q] * line[2 * q + 1] - one[2 * q + 1] * line[2 * q]
-            along[r] += complex(re, im)
-    for r in range(rows):
-        a, b = np.float32(along[r].real / energy), np.float32(along[r].imag / energy)
-        for f in range(frames):
-            one, line = known[f], out[r, f]
-            for q in range(wide // 2):
-                line[2 * q] -= a * one[2 * q] - b * one[2 * q + 1]
-                line[2 * q + 1] -= a * one[2 * q + 1] + b * one[2 * q]
+    # out[row] = whitener heard[chain], less its part along ``known``: all [group 2 sample*lane]
+    groups = len(known)
+    for r in range(len(out)):
+        energy, along = 0.0, 0j
+        for g in range(groups):
+            u, v, x, y = out[r, g, 0], out[r, g, 1], known[g, 0], known[g, 1]
+            u[:] = 0
+            v[:] = 0
+            for c in range(len(heard)):
+                a, b, p, q = whitener[r, c].real, whitener[r, c].imag, heard[c, g, 0], heard[c, g, 1]
+                for k in range(u.size):
+                    u[k] += a * p[k] - b * q[k]
+                    v[k] += a * q[k] + b * p[k]
+            part, re, im = np.float32(0), np.float32(0), np.float32(0)
+            for k in range(u.size):
+                part += x[k] * x[k] + y[k] * y[k]
+                re += x[k] * u[k] + y[k] * v[k]
+                im += x[k] * v[k] - y[k] * u[k]
+            energy += float(part)
+            along += complex(re, im)
+        a, b = np.float32(along.real / energy), np.float32(along.imag / energy)
+        for g in range(groups):
+            u, v, x, y = out[r, g, 0], out[r, g, 1], known[g, 0], known[g, 1]
+            for k in range(u.size):
+                u[k] -= a * x[k] - b * y[k]
+                v[k] -= a * y[k] + b * x[k]
 
 
 def _noise_w(nameplate_w: float, fit: Fit, size: int) -> float:
     free = size - fit.amplitude.shape[1] * (1 + len(fit.delay))  # the leakage took one amplitude a row as well
     return float(max(nameplate_w, fit.left / free))
-
-
-def _sounding(sent: Complex[Array, "frame sample"], start: Float[Array, " frame"], roll_off: float) -> Sounding:
-    from scipy.fft import fft
-
-    return Sounding(spectrum=fft(sent.astype(np.complex64), axis=-1), start=start, roll_off=roll_off)
 
 
 @lru_cache(maxsize=16)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hal.errors import Misuse
-from twin.physics.delay_doppler import field_curvature, planar_templates, templates
+from hal.lanes import packed, unpacked
+from twin.physics.delay_doppler import field_curvature, templates
 from twin.physics.echoes import (
     Fit,
     Joint,
@@ -25,12 +26,12 @@ CELL = 1 / (280.0 * (FRAMES - 1) + SIZE)
 
 def sounding(seed: int = 0) -> Sounding:
     sent = np.exp(0.5j * np.pi * np.random.default_rng(seed).integers(0, 4, (FRAMES, SIZE)))
-    return Sounding(spectrum=np.fft.fft(sent).astype(np.complex64), start=START, roll_off=ROLL_OFF)
+    return Sounding(sent=sent.astype(np.complex64), start=START, roll_off=ROLL_OFF)
 
 
 def echoes(said: Sounding, where: list[tuple[float, float]], amplitude: np.ndarray) -> np.ndarray:
     """Data rows in double precision: ``amplitude[echo row]``."""
-    made = [templates(said.spectrum.astype(complex), START, *w, ROLL_OFF)[0].ravel() for w in where]
+    made = [templates(np.fft.fft(said.sent.astype(complex)), START, *w, ROLL_OFF)[0].ravel() for w in where]
     return np.tensordot(amplitude, np.array(made), (0, 0))
 
 
@@ -47,10 +48,10 @@ def test_map_is_the_plain_correlation(fastest: float, replicas: int) -> None:
     said = sounding()
     grid = search_grid(said, (3.2, 20.0), fastest)
     data = noise(np.random.default_rng(2), 2).reshape(2, FRAMES, SIZE).astype(np.complex64)
-    field = delay_doppler_map(grid, data)
+    field = delay_doppler_map(grid, packed(data))
     assert field.shape == (2, len(grid.doppler), len(grid.delay))
     assert len(grid.replica) == replicas
-    sent = np.fft.ifft(said.spectrum)
+    sent = said.sent.astype(complex)
     middle = START[:, None] + (SIZE - 1) / 2
     for b in (0, len(grid.doppler) // 3):
         centre = fastest * ((2 * grid.shift[b] + 1) / replicas - 1)
@@ -64,7 +65,7 @@ def test_map_is_the_plain_correlation(fastest: float, replicas: int) -> None:
 
 def test_map_keeps_the_power_of_noise() -> None:
     grid = search_grid(sounding(), (0.0, 60.0), 0.5 / 280)
-    field = delay_doppler_map(grid, noise(np.random.default_rng(3), 40).reshape(40, FRAMES, SIZE).astype(np.complex64))
+    field = delay_doppler_map(grid, packed(noise(np.random.default_rng(3), 40).reshape(40, FRAMES, SIZE)))
     assert np.mean(np.abs(field) ** 2) == pytest.approx(1, abs=0.03)
 
 
@@ -74,7 +75,7 @@ def test_a_peak_is_placed_between_map_points() -> None:
     for _ in range(20):
         where = (rng.uniform(5, 55), rng.uniform(-0.4, 0.4) / 280)
         data = echoes(said, [where], np.ones((1, 1))).reshape(1, FRAMES, SIZE)
-        power = np.abs(delay_doppler_map(grid, data.astype(np.complex64))[0]) ** 2
+        power = np.abs(delay_doppler_map(grid, packed(data))[0]) ** 2
         delay, doppler = strong_peaks(grid, power, 0.1 * power.max(), 5, 10 / (FRAMES * SIZE))
         assert len(delay) == 1  # side lobes are no peaks of their own
         assert abs(delay[0] - where[0]) < 0.05
@@ -85,7 +86,7 @@ def test_fit_finds_close_echoes_exactly_and_leaves_the_known_alone() -> None:
     said, rng = sounding(), np.random.default_rng(5)
     where = [(10.3, 0.0004), (10.9, 0.0004 + 0.8 * CELL), (33.2, -0.0011)]
     amplitude = rng.standard_normal((3, 4)) + 1j * rng.standard_normal((3, 4))
-    known = np.fft.ifft(said.spectrum).reshape(1, -1)
+    known = said.sent.astype(complex).reshape(1, -1)
     data = echoes(said, where, amplitude) + 30 * np.ones((4, 1)) * known
     first = np.array(where).T + np.array([[0.1, -0.1, 0.2], [0.1 * CELL, 0.1 * CELL, -0.2 * CELL]])
     fit = fit_echoes(data.astype(np.complex64), said, *first, known.astype(np.complex64), 1e-6, steps=20)
@@ -140,7 +141,9 @@ def test_errors_are_as_large_as_the_information_says() -> None:
 def dense_step(data: np.ndarray, said: Sounding, known: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, ...]:
     """One Gauss-Newton step of all echoes by stacked waveforms and plain products, without any memory: move, amplitudes before it."""
     echoes, fixed = where.shape[1], len(known)
-    made = np.array([templates(said.spectrum.astype(complex), START, *w, ROLL_OFF).reshape(3, -1) for w in where.T])
+    made = np.array(
+        [templates(np.fft.fft(said.sent.astype(complex)), START, *w, ROLL_OFF).reshape(3, -1) for w in where.T]
+    )
     base = np.concatenate([known, made[:, 0]])
     slopes = np.concatenate([made[:, 1], made[:, 2]])
     unit = np.repeat(field_curvature(SIZE, ROLL_OFF, tuple(START.tolist())), echoes)
@@ -158,7 +161,7 @@ def crowd(seed: int, count: int = 4) -> tuple[Sounding, np.ndarray, np.ndarray, 
     said, rng = sounding(seed), np.random.default_rng(seed)
     where = np.array([rng.uniform(5, 40, count), rng.uniform(-0.0012, 0.0012, count)])
     where[:, 1] = where[:, 0] + (0.7, 0.9 * CELL)  # two are neighbours
-    known = np.fft.ifft(said.spectrum).reshape(1, -1)
+    known = said.sent.astype(complex).reshape(1, -1)
     amplitude = rng.standard_normal((count, 3)) + 1j * rng.standard_normal((count, 3))
     data = echoes(said, list(map(tuple, where.T)), amplitude) + 4 * known + 0.3 * noise(rng, 3)
     return said, where, known.astype(np.complex64), data.astype(np.complex64)
@@ -191,7 +194,8 @@ def same(one: Fit, other: Fit, order: list[int]) -> None:
 
 def test_echoes_that_come_and_go_leave_the_fit_of_those_that_stay() -> None:
     said, where, known, data = crowd(21)
-    joint = Joint(data, said, known, 5)
+    data_waves, known_waves = (packed(rows.reshape(len(rows), FRAMES, SIZE)) for rows in (data, known))
+    joint = Joint(data_waves, said, known_waves, 5)
     joint.add(*where[:, :2])
     joint.fit(0.09, whole=False)
     joint.add(np.array([20.0]), np.array([0.0]))  # nobody there
@@ -208,12 +212,14 @@ def test_echoes_that_come_and_go_leave_the_fit_of_those_that_stay() -> None:
         joint.add(np.ones(2), np.zeros(2))
 
 
-def test_templates_apart_are_the_templates() -> None:
-    said, out = sounding(), np.empty((3, FRAMES, 2, SIZE), np.float32)
-    planar_templates(said.spectrum, START, 17.3, -0.0011, ROLL_OFF, out)
-    exact = templates(said.spectrum.astype(complex), START, 17.3, -0.0011, ROLL_OFF)
+def test_waveforms_of_an_echo_are_the_templates() -> None:
+    said = sounding()
+    joint = Joint(np.zeros((1, 1, 2, SIZE, 8), np.float32), said, said.waves, 1)
+    joint.add(np.array([17.3]), np.array([-0.0011]))
+    found = unpacked(joint.wave[-3:], FRAMES)
+    exact = templates(np.fft.fft(said.sent.astype(complex)), START, 17.3, -0.0011, ROLL_OFF)
     scale = np.abs(exact).max(axis=(1, 2), keepdims=True)
-    np.testing.assert_allclose((out[:, :, 0] + 1j * out[:, :, 1]) / scale, exact / scale, atol=3e-6)
+    np.testing.assert_allclose(found / scale, exact / scale, atol=3e-6)
 
 
 def test_misuse() -> None:
@@ -222,4 +228,4 @@ def test_misuse() -> None:
         search_grid(said, (5.0, 4.0), 0.001)
     with pytest.raises(Misuse, match="no_echoes"):
         fit_echoes(none(), said, np.empty(0), np.empty(0), none(), 1.0)
-    assert len(no_echoes(np.ones((2, 8), np.complex64)).delay) == 0
+    assert len(no_echoes(2, 1.0).delay) == 0

@@ -335,7 +335,7 @@ def test_detection_probability_is_that_of_the_statistic() -> None:
     start = (T_NS - CENTRE_NS) * 1e-9 * RATE + 0.5
     from twin.physics.echoes import Sounding
 
-    said = Sounding(spectrum=np.fft.fft(sent(0)[:, 0]), start=start, roll_off=ROLL_OFF)
+    said = Sounding(sent=sent(0)[:, 0], start=start, roll_off=ROLL_OFF)
     span = tuple(2 * r / LIGHT_MPS * RATE for r in (glrt.min_range_m, 0.5e-6 * LIGHT_MPS))
     level = glrt.threshold(said, 4, span, glrt.max_speed_mps * rate)
     expected = ncx2.sf(2 * level, 8, 2 * 10 ** (snr_db / 10))
