@@ -35,39 +35,46 @@ class Transform:
     ]  # each sample of a wave, in all lanes, by a factor of its own (complex64)
 
 
-def packed(samples: Complex[Array, "row frame sample"]) -> Float[Array, "row group 2 sample 8"]:
-    """Frames (taken to single precision) as waves, eight a group; the last group's empty lanes are zero."""
+def packed(samples: Complex[Array, "frame row sample"]) -> Float[Array, "row group 2 sample 8"]:
+    """Rows of frames (taken to single precision) as waves, eight frames a group; the last group's empty lanes are zero."""
     samples = np.ascontiguousarray(samples, dtype=np.complex64)
-    rows, frames, size = samples.shape
+    frames, rows, size = samples.shape
     out = np.zeros((rows, -(-frames // LANES), 2, size, LANES), dtype=np.float32)
     _pack(samples.view(np.float32), out)
     return out
 
 
-def unpacked(waves: Float[Array, "row group 2 sample 8"], frames: int) -> Complex[Array, "row frame sample"]:
+def unpacked(waves: Float[Array, "row group 2 sample 8"], frames: int) -> Complex[Array, "frame row sample"]:
     """``packed`` undone."""
-    rows, size = len(waves), waves.shape[3]
-    out = np.empty((rows, frames, size), dtype=np.complex64)
+    out = np.empty((frames, len(waves), waves.shape[3]), dtype=np.complex64)
     _unpack(waves, out.view(np.float32))
     return out
 
 
 @njit(cache=True)
 def _pack(samples: Any, out: Any) -> None:  # pragma: no cover - compiled
-    for r in range(samples.shape[0]):
-        for f in range(samples.shape[1]):
-            line, wave, lane = samples[r, f], out[r, f // LANES], f % LANES
-            for q in range(wave.shape[1]):
-                wave[0, q, lane], wave[1, q, lane] = line[2 * q], line[2 * q + 1]
+    size = out.shape[3]
+    for r in range(samples.shape[1]):
+        for f in range(0, samples.shape[0], LANES):
+            wave = out[r, f // LANES]
+            for begin in range(0, size, 64):  # so that a line of the first cache serves all lanes
+                for lane in range(min(LANES, samples.shape[0] - f)):
+                    line = samples[f + lane, r]
+                    for q in range(begin, min(begin + 64, size)):
+                        wave[0, q, lane], wave[1, q, lane] = line[2 * q], line[2 * q + 1]
 
 
 @njit(cache=True)
 def _unpack(waves: Any, out: Any) -> None:  # pragma: no cover - compiled
-    for r in range(out.shape[0]):
-        for f in range(out.shape[1]):
-            line, wave, lane = out[r, f], waves[r, f // LANES], f % LANES
-            for q in range(wave.shape[1]):
-                line[2 * q], line[2 * q + 1] = wave[0, q, lane], wave[1, q, lane]
+    size = waves.shape[3]
+    for r in range(out.shape[1]):
+        for f in range(0, out.shape[0], LANES):
+            wave = waves[r, f // LANES]
+            for begin in range(0, size, 64):
+                for lane in range(min(LANES, out.shape[0] - f)):
+                    line = out[f + lane, r]
+                    for q in range(begin, min(begin + 64, size)):
+                        line[2 * q], line[2 * q + 1] = wave[0, q, lane], wave[1, q, lane]
 
 
 @lru_cache(maxsize=16)
@@ -80,7 +87,9 @@ def transform(size: int) -> Transform:
         turned(waves.reshape(-1, wide), by)
 
     if size < 2 or size & (size - 1):
-        return Transform(np.arange(size), lambda waves: _plain(waves, False), lambda waves: _plain(waves, True), turn)
+        return Transform(
+            np.arange(size), lambda waves: _plain(waves, size, False), lambda waves: _plain(waves, size, True), turn
+        )
     root = cis(-2 * np.pi * np.arange(size) / size).astype(np.complex64)
 
     def over(forward: bool) -> Callable[[Array], None]:
@@ -115,10 +124,10 @@ def _turned(size: int) -> Any:
     return turned
 
 
-def _plain(waves: Array, backward: bool) -> None:
+def _plain(waves: Array, size: int, backward: bool) -> None:
     from scipy.fft import fft, ifft
 
-    part = waves.reshape(-1, *waves.shape[-3:])
+    part = waves.reshape(-1, 2, size, LANES)
     whole = part[:, 0] + 1j * part[:, 1]
     whole = ifft(whole, axis=1, norm="forward") if backward else fft(whole, axis=1)
     part[:, 0], part[:, 1] = whole.real, whole.imag

@@ -310,40 +310,65 @@ def narrowband(
     start_s = np.asarray(start_s, dtype=np.float64)
     shaped("block", block, (events,))
     shaped("start_s", start_s, (events,))
-    turn = 2 * np.pi * paths.doppler_hz * start_s[:, None]
-    weight = np.asarray(arrival) * (paths.gain[block] * cis(turn))[..., None]
-    lit = np.any(departure != 0, axis=2) & np.any(weight != 0, axis=2)
+    groups = -(-events // LANES)
+    doppler = paths.doppler_hz / sample_rate_hz
+    sent, got, lit = _by_lanes(
+        np.ascontiguousarray(departure, dtype=np.complex128),
+        np.ascontiguousarray(arrival, dtype=np.complex128),
+        np.ascontiguousarray(paths.gain, dtype=np.complex128),
+        block,
+        doppler * sample_rate_hz,
+        start_s,
+    )
     used = np.flatnonzero(lit.any(axis=0))
-    if not used.size:
-        return np.zeros((events, weight.shape[2], count), dtype=np.complex64)
-    fourier = transform(count)
-    doppler = paths.doppler_hz[used] / sample_rate_hz
-    passage, ramp = _passage(paths.delay_s[used] * sample_rate_hz, doppler, roll_off, count, fourier.order)
-    spectrum = packed(np.swapaxes(samples, 0, 1))  # [stream group 2 sample lane]
-    fourier.forward(spectrum)
-    groups, lit = spectrum.shape[1], lit[:, used]
-    sent, got = _by_lanes(departure[:, used], groups), _by_lanes(weight[:, used], groups)
-    heard = np.zeros((weight.shape[2], *spectrum.shape[1:]), dtype=np.float32)
-    for g in range(groups):
-        path = np.flatnonzero(lit[g * LANES : (g + 1) * LANES].any(axis=0))
-        wave = np.zeros((path.size, 2 * count * LANES), dtype=np.float32)
-        added(np.ascontiguousarray(spectrum[:, g]).reshape(streams, -1), sent[g, :, path].swapaxes(0, 1), wave)
-        fourier.turn(wave, passage[path])
-        fourier.backward(wave.reshape(-1, 2, count, LANES))
-        fourier.turn(wave, ramp[path])
-        out = np.zeros((len(heard), wave.shape[1]), dtype=np.float32)
-        added(wave, got[g].swapaxes(0, 1)[path], out)
-        heard[:, g] = out.reshape(len(heard), 2, count, LANES)
-    return np.swapaxes(unpacked(heard, events), 0, 1)
+    heard = np.zeros((groups, got.shape[2], 2, count, LANES), dtype=np.float32)
+    if used.size:
+        fourier = transform(count)
+        passage, ramp = _passage(paths.delay_s[used] * sample_rate_hz, doppler[used], roll_off, count, fourier.order)
+        spectrum = packed(samples).swapaxes(0, 1)  # [group stream 2 sample lane]
+        spectrum = np.ascontiguousarray(spectrum)
+        fourier.forward(spectrum)
+        for g in range(groups):
+            path = np.flatnonzero(lit[g, used])
+            wave = np.zeros((path.size, 2 * count * LANES), dtype=np.float32)
+            added(spectrum[g].reshape(streams, -1), sent[g][:, used[path]], wave)
+            fourier.turn(wave, passage[path])
+            fourier.backward(wave)
+            fourier.turn(wave, ramp[path])
+            added(wave, got[g][used[path]], heard[g].reshape(got.shape[2], -1))
+    return unpacked(np.ascontiguousarray(heard.swapaxes(0, 1)), events)
 
 
-def _by_lanes(amplitude: Complex[Array, "event path end"], groups: int) -> Float[Array, "group end path 2 lane"]:
-    """Amplitudes of the events of each group of lanes, real parts apart from imaginary ones."""
-    events, paths, ends = amplitude.shape
-    whole = np.zeros((groups * LANES, paths, ends), dtype=np.complex64)
-    whole[:events] = amplitude
-    by_lane = whole.reshape(groups, LANES, paths, ends).transpose(0, 3, 2, 1)
-    return np.stack([by_lane.real, by_lane.imag], axis=-2)
+@njit(cache=True)
+def _by_lanes(
+    departure: Any, arrival: Any, gain: Any, block: Any, doppler_hz: Any, start_s: Any
+) -> Any:  # pragma: no cover - compiled
+    # amplitudes of the events of each group of lanes, real parts apart from imaginary ones: [group stream path 2 lane] of what leaves, [group path chain
+    # 2 lane] of what comes in, gain and Doppler's phase at the frame's start included; and which paths any event of a group is lit by
+    events, paths, streams = departure.shape
+    chains = arrival.shape[2]
+    groups = -(-events // LANES)
+    sent = np.zeros((groups, streams, paths, 2, LANES), np.float32)
+    got = np.zeros((groups, paths, chains, 2, LANES), np.float32)
+    lit = np.zeros((groups, paths), np.bool_)
+    for e in range(events):
+        g, j = e // LANES, e % LANES
+        for p in range(paths):
+            leaves, comes = False, False
+            for s in range(streams):
+                leaves = leaves or departure[e, p, s] != 0
+            turn = 2 * np.pi * doppler_hz[p] * start_s[e]
+            weight = gain[block[e], p] * complex(np.cos(turn), np.sin(turn))
+            for c in range(chains):
+                comes = comes or weight * arrival[e, p, c] != 0
+            if leaves and comes:
+                lit[g, p] = True
+                for s in range(streams):
+                    sent[g, s, p, 0, j], sent[g, s, p, 1, j] = departure[e, p, s].real, departure[e, p, s].imag
+                for c in range(chains):
+                    field = weight * arrival[e, p, c]
+                    got[g, p, c, 0, j], got[g, p, c, 1, j] = field.real, field.imag
+    return sent, got, lit
 
 
 @njit(cache=True, error_model="numpy")

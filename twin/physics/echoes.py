@@ -46,7 +46,7 @@ class Sounding:
     @cached_property
     def waves(self) -> Float[Array, "1 group 2 sample lane"]:
         """The frames."""
-        return packed(self.sent[None])
+        return packed(self.sent[:, None])
 
     @cached_property
     def lines(self) -> Float[Array, "1 group 2 sample lane"]:
@@ -438,7 +438,9 @@ class Joint:
         nothing = np.empty((0, 0), np.complex64)
         template, residual = nothing, nothing
         if whole:
-            template, residual = (unpacked(w, len(self.sounding.start)).reshape(len(w), -1) for w in self.explained())
+            template, residual = (
+                np.swapaxes(unpacked(w, len(self.sounding.start)), 0, 1).reshape(len(w), -1) for w in self.explained()
+            )
         if not left > 1e-4 * self.energy:  # what single precision leaves of a difference that small is no estimate
             rest = self.explained(templates=False)[1]
             left = float(np.vdot(rest, rest))
@@ -500,7 +502,7 @@ def fit_echoes(
 ) -> Fit:
     """``Joint.fit`` of echoes that start at ``delay``, ``doppler`` (within half a cell). Raises Misuse for none."""
     frames = sounding.sent.shape
-    data, known = (packed(np.reshape(rows, (len(rows), *frames))) for rows in (data, known))
+    data, known = (packed(np.swapaxes(np.reshape(rows, (len(rows), *frames)), 0, 1)) for rows in (data, known))
     joint = Joint(data, sounding, known, len(delay))
     joint.add(delay, doppler)
     return joint.fit(noise_w, steps, tolerance)

@@ -225,7 +225,7 @@ def _whitened(
     sounding: Sounding, heard: Complex[Array, "frame chain sample"], whitener: Complex[Array, "row chain"]
 ) -> Float[Array, "row group 2 sample lane"]:
     """Whitened outputs without the leakage, whose waveform is what was sent and stays in the fit."""
-    waves = packed(np.swapaxes(heard, 0, 1))
+    waves = packed(heard)
     out = np.empty((len(whitener), *waves.shape[1:]), np.float32)
     flat = (-1, *waves.shape[1:3], waves.shape[3] * LANES)
     _whiten(sounding.waves.reshape(flat)[0], waves.reshape(flat), whitener.astype(np.complex64), out.reshape(flat))

@@ -48,7 +48,7 @@ def test_map_is_the_plain_correlation(fastest: float, replicas: int) -> None:
     said = sounding()
     grid = search_grid(said, (3.2, 20.0), fastest)
     data = noise(np.random.default_rng(2), 2).reshape(2, FRAMES, SIZE).astype(np.complex64)
-    field = delay_doppler_map(grid, packed(data))
+    field = delay_doppler_map(grid, packed(np.swapaxes(data, 0, 1)))
     assert field.shape == (2, len(grid.doppler), len(grid.delay))
     assert len(grid.replica) == replicas
     sent = said.sent.astype(complex)
@@ -65,7 +65,9 @@ def test_map_is_the_plain_correlation(fastest: float, replicas: int) -> None:
 
 def test_map_keeps_the_power_of_noise() -> None:
     grid = search_grid(sounding(), (0.0, 60.0), 0.5 / 280)
-    field = delay_doppler_map(grid, packed(noise(np.random.default_rng(3), 40).reshape(40, FRAMES, SIZE)))
+    field = delay_doppler_map(
+        grid, packed(np.swapaxes(noise(np.random.default_rng(3), 40).reshape(40, FRAMES, SIZE), 0, 1))
+    )
     assert np.mean(np.abs(field) ** 2) == pytest.approx(1, abs=0.03)
 
 
@@ -75,7 +77,7 @@ def test_a_peak_is_placed_between_map_points() -> None:
     for _ in range(20):
         where = (rng.uniform(5, 55), rng.uniform(-0.4, 0.4) / 280)
         data = echoes(said, [where], np.ones((1, 1))).reshape(1, FRAMES, SIZE)
-        power = np.abs(delay_doppler_map(grid, packed(data))[0]) ** 2
+        power = np.abs(delay_doppler_map(grid, packed(np.swapaxes(data, 0, 1)))[0]) ** 2
         delay, doppler = strong_peaks(grid, power, 0.1 * power.max(), 5, 10 / (FRAMES * SIZE))
         assert len(delay) == 1  # side lobes are no peaks of their own
         assert abs(delay[0] - where[0]) < 0.05
@@ -194,7 +196,9 @@ def same(one: Fit, other: Fit, order: list[int]) -> None:
 
 def test_echoes_that_come_and_go_leave_the_fit_of_those_that_stay() -> None:
     said, where, known, data = crowd(21)
-    data_waves, known_waves = (packed(rows.reshape(len(rows), FRAMES, SIZE)) for rows in (data, known))
+    data_waves, known_waves = (
+        packed(np.swapaxes(rows.reshape(len(rows), FRAMES, SIZE), 0, 1)) for rows in (data, known)
+    )
     joint = Joint(data_waves, said, known_waves, 5)
     joint.add(*where[:, :2])
     joint.fit(0.09, whole=False)
@@ -216,7 +220,7 @@ def test_waveforms_of_an_echo_are_the_templates() -> None:
     said = sounding()
     joint = Joint(np.zeros((1, 1, 2, SIZE, 8), np.float32), said, said.waves, 1)
     joint.add(np.array([17.3]), np.array([-0.0011]))
-    found = unpacked(joint.wave[-3:], FRAMES)
+    found = np.swapaxes(unpacked(joint.wave[-3:], FRAMES), 0, 1)
     exact = templates(np.fft.fft(said.sent.astype(complex)), START, 17.3, -0.0011, ROLL_OFF)
     scale = np.abs(exact).max(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(found / scale, exact / scale, atol=3e-6)
