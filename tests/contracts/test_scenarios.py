@@ -94,7 +94,7 @@ def test_street_is_the_flagship():
     assert (spec.transmit.network.wired.shape, spec.transmit.network.lines) == ((1, 256), 64)
     assert (spec.receive.network.wired.shape, spec.receive.network.lines) == ((4, 256), 0)
     assert (frame.subframe_ns, frame.blocks, frame.block_ns, frame.frame_ns) == (5_000_000, 35, 140_000, 17_500)
-    assert frame.frames_per_dwell * frame.frame_ns == 2 * frame.block_ns
+    assert frame.frames_per_dwell * frame.frame_ns == frame.block_ns
     (cars,) = made.users
     assert len(cars.mobility.movers()) == 5
     assert len(made.targets) == 3
