@@ -72,8 +72,8 @@ def frames(
     )
     out = narrowband(paths, drive.samples, drive.sample_rate_hz, drive.roll_off, departure, arrival, block, start_s)
     if leakage and here.any():
-        samples = np.ascontiguousarray(drive.samples, dtype=np.complex128)
-        _add_leakage(out.view(np.float32), samples.view(np.float64), digital, leakage * root_w)
+        samples = np.ascontiguousarray(drive.samples, dtype=np.complex64)
+        _add_leakage(out.view(np.float32), samples.view(np.float32), digital, leakage * root_w)
     return out, float(np.max(left_w, initial=0.0))
 
 
@@ -258,24 +258,13 @@ def _add_noise(out: Any, root: Any, row: Any, normals: Any) -> None:  # pragma: 
 
 
 def compressed(drive: Drive, saturation_w: float, curve: Callable[[Array], Array] | None = None) -> Drive:
-    """The drive behind each chain's amplifier: Rapp, smoothness 2, limit ``saturation_w`` of a chain, or another ``curve`` of port signals.
+    """Frames behind each chain's amplifier: Rapp, smoothness 2, limit ``saturation_w`` of a chain, or another ``curve`` of port signals.
 
-    Frames: sample by sample, so what grows back outside the sampled band is folded into it; each chain becomes a stream of its own, no
-    longer of unit mean power. Wide-band events: every chain's total power is compressed as a whole and no distortion is added.
+    Sample by sample, so what grows back outside the sampled band is folded into it; each chain becomes a stream of its own, no longer of unit mean
+    power. Wide-band events are ``distortion.sent_block``'s.
     """
     limit = float(np.sqrt(saturation_w))
-
-    def amplified(port: Array) -> Array:
-        return rapp(port, limit) if curve is None else curve(port)
-
-    if drive.samples is not None:
-        return from_ports(drive, amplified(ports(drive)))
-    digital = np.ascontiguousarray(drive.digital, dtype=np.complex128)
-    part = (digital.real**2 + digital.imag**2).sum(axis=-1) * drive.power_w.sum(axis=-1)[:, None]  # [event, chain]
-    amplitude = np.sqrt(part)
-    out = amplified(amplitude[..., None] + 0j)[..., 0]
-    kept = np.where(amplitude > 0, out / np.where(amplitude > 0, amplitude, 1.0), 1.0)
-    return replace(drive, digital=digital * (kept.real if curve is None else kept)[..., None])
+    return from_ports(drive, rapp(ports(drive), limit) if curve is None else curve(ports(drive)))
 
 
 def ports(drive: Drive) -> Complex[Array, "event chain sample"]:

@@ -13,7 +13,7 @@ from small import CARRIER_HZ, machine, matched, nameplate, noise
 from hal.chain import convert, image_rejection_db, iq_imbalance, wiener_phase
 from hal.distortion import bussgang, converted, leakage, leaked, sent_block
 from hal.frontend import Drive
-from hal.impairments import Impairments, mask_power
+from hal.impairments import Impairments, amplifier, mask_power
 from hal.wire import encode
 
 M, SPACING_HZ = 64, 1e6
@@ -201,3 +201,28 @@ def test_flaws_that_are_off_leave_the_emission_bit_for_bit():
         front.set_beam(matched(spec, "transmit"), 0)
     assert encode(plain.emit(drive)) == encode(off.emit(drive))
     assert plain.emit(drive).distortion is None
+
+
+@pytest.mark.parametrize("curve", [Impairments(), Impairments(smoothness=0.8), Impairments(amplifier="saleh")])
+@pytest.mark.parametrize("back_off_db", [0.0, 4.0, 9.0])
+def test_an_amplifier_s_gain_and_regrowth_are_those_of_its_samples(curve, back_off_db):
+    """Four times oversampled, so that what grows beside the band stays there."""
+    saturation_w, drive, wide = 1e-3 * 10 ** (back_off_db / 10), block([[1.0]]), 4 * M
+    out, noise_w = told(drive, curve, saturation_w)
+    rng = np.random.default_rng(3)
+    port = np.zeros((4000, 1, wide), complex)
+    port[..., :M] = symbols(rng, 4000) * np.sqrt(drive.power_w[0])
+    back = np.fft.fft(amplifier(curve, saturation_w)(np.fft.ifft(port) * wide)) / wide
+    gain = (back * port.conj()).sum() / (np.abs(port) ** 2).sum()
+    assert out.digital[0, 0, 0] == pytest.approx(gain, rel=5e-3)
+    rest = np.mean(np.abs(back - gain * port)[:, 0, :M] ** 2, axis=0)
+    in_band = noise_w[:, 0, 0].real
+    assert in_band.sum() == pytest.approx(rest.sum(), rel=0.06)
+    middle, edge = slice(M // 2 - 4, M // 2 + 4), np.r_[:4, M - 4 : M]
+    assert in_band[middle].sum() / in_band[edge].sum() == pytest.approx(rest[middle].sum() / rest[edge].sum(), rel=0.15)
+
+
+def test_more_back_off_less_regrowth():
+    floor = [told(block([[1.0]]), OFF, 1e-3 * 10 ** (db / 10))[1].sum() for db in (0, 3, 6, 9, 12)]
+    fall_db = -10 * np.diff(np.log10(np.real(floor)))
+    assert np.all(fall_db > [2, 4, 7, 9])  # the more linear, the faster
