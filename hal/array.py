@@ -16,7 +16,7 @@ import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj, is_numpy_namespace
 from numba import njit
 
-from hal.check import Ge, Gt, positive
+from hal.check import Ge, Gt, Le, positive
 from hal.errors import Misuse
 from hal.pattern import ElementPattern, pattern_amplitude
 from hal.record import Array, Float, record
@@ -69,8 +69,8 @@ class AntennaArray:
 class Upa:
     """A uniform planar array of ``columns x rows`` elements in the array's y-z plane, centred on the phase centre."""
 
-    columns: Annotated[int, Ge(1)] = 16  # along +y
-    rows: Annotated[int, Ge(1)] = 16  # along +z
+    columns: Annotated[int, Ge(1), Le(512)] = 16  # along +y
+    rows: Annotated[int, Ge(1), Le(512)] = 16  # along +z
     spacing_wavelengths: Annotated[float, Gt(0)] = 0.5  # at the carrier, both axes
     element_gain_dbi: float = 0.0  # peak of one element
     element_exponent: Annotated[float, Ge(0)] = 0.0  # power pattern max(0, cos)^exponent off boresight; 0: isotropic
@@ -109,7 +109,7 @@ class Upa:
 class Ula:
     """A uniform linear array along the array's y axis: a planar array of one row."""
 
-    elements: Annotated[int, Ge(1)] = 16
+    elements: Annotated[int, Ge(1), Le(4096)] = 16
     spacing_wavelengths: Annotated[float, Gt(0)] = 0.5  # at the carrier
     element_gain_dbi: float = 0.0  # peak of one element
     element_exponent: Annotated[float, Ge(0)] = 0.0  # power pattern max(0, cos)^exponent off boresight; 0: isotropic

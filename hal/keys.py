@@ -6,10 +6,11 @@ role, name, public key). Keys are CURVE's, 40 characters of Z85.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 LIST = "allowed"
 MOST_BYTES = 1 << 20
+_log = logging.getLogger("hal.keys")
 
 
 class Allowed(NamedTuple):
@@ -93,7 +95,7 @@ def allowed(where: Path) -> list[Allowed]:
 
 
 def allow(where: Path, key: str, role: str, name: str) -> None:
-    """Let a public key in with a role; one that is in already gets this role. Takes effect when a twin starts."""
+    """Let a public key in with a role; one that is in already gets this role. Running twins see it at once."""
     _named(name)
     if role not in ROLES:
         raise Misuse(f"role = {role!r}: must be one of {', '.join(ROLES)}")
@@ -104,7 +106,7 @@ def allow(where: Path, key: str, role: str, name: str) -> None:
 
 
 def revoke(where: Path, name: str) -> None:
-    """Let a key in no more, by its name on the list or by itself."""
+    """Let a key in no more, by its name on the list or by itself. What it asks of a running twin from now on is refused."""
     before = allowed(where)
     rest = [line for line in before if name not in (line.name, line.key)]
     if len(rest) == len(before):
@@ -114,12 +116,54 @@ def revoke(where: Path, name: str) -> None:
 
 
 def answering(name: str, where: Path | None = None) -> Keys:
-    """The keys a twin, or a served machine, answers with: its own pair, and who is let in. Misuse if nobody is."""
+    """The keys a twin, or a served machine, answers with: its own pair, and who is let in, which follows the list. Misuse if nobody is."""
     where = where or folder()
-    mine, listed = pair(where, name), allowed(where)
+    mine, listed = pair(where, name), Listed(where)
     if not listed:
         raise Misuse(f"{where / LIST}: lets nobody in; twin keys allow NAME.pub --role monitor")
-    return Keys(*mine, allowed={line.key.encode(): line.role for line in listed})
+    return Keys(*mine, allowed=listed)
+
+
+class Listed(Mapping[bytes, str]):
+    """Roles by public key, read from the allow-list again whenever it has changed.
+
+    A list that cannot be read as it is lets in whom the last good one did, and the log says why; one that is gone lets nobody in.
+    Raises Misuse where the first is wrong.
+    """
+
+    def __init__(self, where: Path) -> None:
+        self._where = where
+        self._mark = self._marked()
+        self._roles = self._read()
+
+    def __getitem__(self, key: bytes) -> str:
+        return self._now()[key]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._now())
+
+    def __len__(self) -> int:
+        return len(self._now())
+
+    def _now(self) -> dict[bytes, str]:
+        mark = self._marked()
+        if mark != self._mark:
+            self._mark = mark
+            try:
+                self._roles = self._read()
+            except (Misuse, OSError) as wrong:
+                _log.error("%s; who was let in before still is", wrong)
+        return self._roles
+
+    def _read(self) -> dict[bytes, str]:
+        return {line.key.encode(): line.role for line in allowed(self._where)}
+
+    def _marked(self) -> tuple[int, ...]:
+        try:
+            found = os.stat(self._where / LIST)
+        except OSError:
+            return ()
+        return found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode
 
 
 def asking(name: str, server: str, where: Path | None = None) -> Keys:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from bisect import bisect_right
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
@@ -158,29 +160,28 @@ class BeamMemory:
         """
         if not (self._select_ns and len(slot)):
             return slot
-        order = np.argsort(t_ns, kind="stable")
-        first = np.flatnonzero(np.diff(t_ns[order], prepend=np.iinfo(np.int64).min // 2))
-        instant = t_ns[order[first]]
-        gap = np.diff(instant, prepend=self._used_ns)
-        if not np.any((gap > 0) & (gap < self._select_ns)):
-            self._used_ns, self._used = int(instant[-1]), slot[order[first[-1] :]].tolist()
-            return slot
-        out = np.array(slot)
-        for now_ns, events in zip(instant.tolist(), np.split(order, first[1:]), strict=True):
-            asked = slot[events].tolist()
-            if 0 < now_ns - self._used_ns < self._select_ns and not set(asked) <= set(self._used):
-                out[events] = [s if s in self._used else self._used[-1] for s in asked]
+        asked: dict[int, list[int]] = {}  # event numbers by instant
+        for event, at_ns in enumerate(t_ns.tolist()):
+            asked.setdefault(at_ns, []).append(event)
+        out, now_late = slot.tolist(), False
+        for now_ns in sorted(asked):
+            wanted = [out[event] for event in asked[now_ns]]
+            if 0 < now_ns - self._used_ns < self._select_ns and not set(wanted) <= set(self._used):
+                now_late = True
+                for event in asked[now_ns]:
+                    out[event] = out[event] if out[event] in self._used else self._used[-1]
             else:
-                self._used_ns, self._used = now_ns, asked
-        return out
+                self._used_ns, self._used = now_ns, wanted
+        return np.array(out, dtype=slot.dtype) if now_late else slot
 
     def rows(self, slot: Int[Array, " event"], t_ns: Int[Array, " event"]) -> tuple[Int[Array, " event"], list[int]]:
         """What is in force at the events: the distinct states as keys for ``responses``, and which of them each event has."""
         key = self._in_force(slot, t_ns) * STATES + self.faults.state(t_ns)
         if self._ageing.drifts or "drift" in self.faults.kinds:
             key = key + np.maximum(t_ns, 0) // self._ageing.update_ns * _AGE
-        distinct, row = np.unique(key, return_inverse=True)
-        return row, distinct.tolist()
+        held = key.tolist()
+        place = {one: row for row, one in enumerate(sorted(set(held)))}
+        return np.array([place[one] for one in held], dtype=np.int64), list(place)
 
     def responses(
         self, keys: list[int], frequency_hz: Float[Array, " subcarrier"]
@@ -190,13 +191,9 @@ class BeamMemory:
         name = (tuple(keys), frequency_hz.tobytes())
         found = self._stacks.get(name)
         if found is None:
-            chains, elements = self.half.network.wired.shape
             # without delay lines a row is the same at every frequency
-            computed_hz = frequency_hz if self.half.network.lines else frequency_hz[:1]
-            found = np.empty((len(keys), len(computed_hz), elements, chains), dtype=np.complex128)
-            for k, key in enumerate(keys):
-                found[k] = self._response(key, computed_hz)
-            found = np.broadcast_to(found, (len(keys), len(frequency_hz), elements, chains))
+            rows = self._computed(keys, frequency_hz if self.half.network.lines else frequency_hz[:1])
+            found = np.broadcast_to(rows, (len(keys), len(frequency_hz), *rows.shape[2:]))
             found.flags.writeable = False
             if len(self._stacks) >= 8:
                 self._stacks.pop(next(iter(self._stacks)))
@@ -205,33 +202,43 @@ class BeamMemory:
 
     def _in_force(self, slot: Int[Array, " event"], t_ns: Int[Array, " event"]) -> Int[Array, " event"]:
         """Version in force at each event; 0 for a dark slot."""
-        out = np.zeros(len(slot), dtype=np.int64)
-        for s in np.unique(slot).tolist():
-            if s not in self._since:
-                continue
-            mine = slot == s
-            t = t_ns[mine]
-            if s in self._forgotten and t.size and t.min() < self._forgotten[s]:
+        out = []
+        for s, t in zip(slot.tolist(), t_ns.tolist(), strict=True):
+            since = self._since.get(s, [])
+            if t < self._forgotten.get(s, t):
                 raise Misuse(
-                    f"t_ns = {t.min()}: what {self.name} slot {s} held before {self._forgotten[s]} is forgotten; ask within "
+                    f"t_ns = {t}: what {self.name} slot {s} held before {self._forgotten[s]} is forgotten; ask within "
                     f"{KEPT_NS * 1e-9:g} s of the last load"
                 )
-            out[mine] = np.array([0, *self._version[s]])[np.searchsorted(self._since[s], t, side="right")]
-        return out
+            loads = bisect_right(since, t)
+            out.append(self._version[s][loads - 1] if loads else 0)
+        return np.array(out, dtype=np.int64)
 
-    def _response(
-        self, key: int, frequency_hz: Float[Array, " subcarrier"]
-    ) -> Complex[Array, "subcarrier element chain"]:
-        name = (key, frequency_hz.tobytes())
-        found = self._cache.get(name)
-        if found is None:
-            row = self._broken(self._settings[key % _AGE // STATES], key % STATES, key // _AGE)
-            found = np.asarray(response(self.half.network, row.delay_s, row.phase_rad, row.amplitude, frequency_hz))
-            self._cache[name] = found
-            self._cached_bytes += found.nbytes
-            while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
-                self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
-        self._cache.move_to_end(name)
+    def _computed(
+        self, keys: list[int], frequency_hz: Float[Array, " subcarrier"]
+    ) -> Complex[Array, "row subcarrier element chain"]:
+        """The response of each state, those computed before from the cache."""
+        if not keys:
+            return np.empty((0, len(frequency_hz), *self.half.network.wired.T.shape), dtype=np.complex128)
+        hertz, cache = frequency_hz.tobytes(), self._cache
+        new = [key for key in keys if (key, hertz) not in cache]
+        if new:
+            rows = [self._broken(self._settings[key % _AGE // STATES], key % STATES, key // _AGE) for key in new]
+            names = ("delay_s", "phase_rad", "amplitude")
+            delay_s, phase_rad, amplitude = (np.stack([getattr(row, name) for row in rows]) for name in names)
+            computed: Array = response(self.half.network, delay_s, phase_rad, amplitude, frequency_hz)
+            for oldest in list(itertools.islice(cache, 2 * len(new))):  # superseded rows are never asked for again
+                if oldest[0] % _AGE // STATES in self._settings:
+                    cache.move_to_end(oldest)
+                else:
+                    self._cached_bytes -= cache.pop(oldest).nbytes
+            cache.update(zip(((key, hertz) for key in new), computed, strict=True))
+            self._cached_bytes += computed.nbytes
+        found = computed if len(new) == len(keys) else np.stack([cache[key, hertz] for key in keys])
+        for key in keys:
+            cache.move_to_end((key, hertz))
+        while self._cached_bytes > CACHE_BYTES and len(cache) > 1:
+            self._cached_bytes -= cache.popitem(last=False)[1].nbytes
         return found
 
     def _broken(self, row: _Settings, state: int, age: int) -> _Settings:

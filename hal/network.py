@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -136,15 +137,14 @@ def _response(
 ) -> Array | None:
     """``response`` for NumPy, row by row without temporaries; None for phases too many turns long."""
     share, line = _wiring(spec)
-    batch, (chains, elements) = phase_rad.shape[:-2], share.shape
-    rows, frequencies = int(np.prod(batch)), frequency_hz.size
+    batch, (chains, elements), lines = phase_rad.shape[:-2], share.shape, (*phase_rad.shape[:-1], spec.lines)
+    rows, frequencies = prod(batch), frequency_hz.size
     phases, sizes = (np.ascontiguousarray(a).reshape(rows, chains, elements) for a in (phase_rad, amplitude))
     # without delay lines a row is the same at every frequency
     out = np.empty((rows, frequencies if spec.lines else min(frequencies, 1), elements, chains), dtype=np.complex128)
-    lines = np.ascontiguousarray(np.broadcast_to(delay_s, (*batch, chains, spec.lines))).reshape(
-        rows, chains, spec.lines
-    )
-    if not _respond(lines, phases, sizes, share, line, frequency_hz, out):
+    delays = delay_s if delay_s.shape == lines else np.broadcast_to(delay_s, lines)
+    delays = np.ascontiguousarray(delays).reshape(rows, chains, spec.lines)
+    if not _respond(delays, phases, sizes, share, line, frequency_hz, out):
         return None
     if frequencies > 1 and not spec.lines:
         out = np.repeat(out, frequencies, axis=1)

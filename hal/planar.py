@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from hal.array import LIGHT_MPS, AntennaArray
+from hal.array import LIGHT_MPS, AntennaArray, _cis
 from hal.record import Array, Float, record
 
-__all__ = ["Nodes", "across", "line", "nodes_of", "pattern", "patterns_at", "planar_gains", "spread_out"]
+__all__ = ["Nodes", "line", "nodes_of", "paired", "pattern", "patterns_at", "planar_gains", "spread_out"]
 
 
 @record
@@ -23,7 +23,7 @@ class Nodes:
     """
 
     wave: Float[Array, " node"]  # 2 pi f / c
-    spread: Float[Array, "subcarrier node"]
+    spread: Float[Array, "node subcarrier"]
     column_m: Float[Array, " axis"]  # first column and the step to the next; likewise rows
     row_m: Float[Array, " axis"]
     columns: int
@@ -57,7 +57,7 @@ def _nodes(array: AntennaArray, hertz: bytes, flat: bool, accuracy: float) -> No
         spread = np.cos(np.arccos(np.clip((frequency_hz - middle) / half, -1, 1))[:, None] * k) @ onto.T
     return Nodes(
         wave=2 * np.pi * node_hz / LIGHT_MPS,
-        spread=np.ascontiguousarray(spread),
+        spread=np.ascontiguousarray(spread.T),
         column_m=np.array([y_m[0], y_m[1] - y_m[0] if len(y_m) > 1 else 0.0]),
         row_m=np.array([z_m[0], z_m[1] - z_m[0] if len(z_m) > 1 else 0.0]),
         columns=array.columns,
@@ -78,36 +78,44 @@ def line(
 
 
 @njit(cache=True)
-def across(ar: Any, ai: Any, hr: Any, hi: Any, out_r: Any, out_i: Any) -> None:  # pragma: no cover - compiled
-    """Sum over columns of ``a[column] held[column, (row chain)]``; the pair (row, chain) is the vector lane, so no sum is reordered."""
-    columns, wide = hr.shape
-    out_r[:] = 0.0
-    out_i[:] = 0.0
-    for c in range(0, columns - columns % 2, 2):
-        x, y, v, w = ar[c], ai[c], ar[c + 1], ai[c + 1]
-        for k in range(wide):
-            out_r[k] += x * hr[c, k] - y * hi[c, k] + v * hr[c + 1, k] - w * hi[c + 1, k]
-            out_i[k] += x * hi[c, k] + y * hr[c, k] + v * hi[c + 1, k] + w * hr[c + 1, k]
-    if columns % 2:
-        x, y = ar[columns - 1], ai[columns - 1]
-        for k in range(wide):
-            out_r[k] += x * hr[columns - 1, k] - y * hi[columns - 1, k]
-            out_i[k] += x * hi[columns - 1, k] + y * hr[columns - 1, k]
+def paired(hr: Any, hi: Any, columns: int) -> Any:  # pragma: no cover - compiled
+    """A row ``[frequency (element chain)]`` as ``[frequency pair (row chain part)]``: ``h + g`` and ``j (h - g)`` of columns at equal distance from the middle.
+
+    Their sum meets the cosine of the phase, their difference the sine; a middle column is alone. Real and imaginary parts are vector lanes side by side.
+    """
+    frequencies, pairs, wide = len(hr), (columns + 1) // 2, hr.shape[1] // columns
+    level, lean = np.empty((frequencies, pairs, 2 * wide)), np.empty((frequencies, pairs, 2 * wide))
+    for f in range(frequencies):
+        for c in range(pairs):
+            right = (columns // 2 + c) * wide
+            left = (columns - 1) * wide - right
+            for k in range(wide):
+                x, y, v, w = hr[f, right + k], hi[f, right + k], 0.0, 0.0
+                if left < right:
+                    v, w = hr[f, left + k], hi[f, left + k]
+                level[f, c, 2 * k], level[f, c, 2 * k + 1] = x + v, y + w
+                lean[f, c, 2 * k], lean[f, c, 2 * k + 1] = w - y, x - v
+    return level, lean
 
 
-@njit(cache=True)
+@njit(cache=True, fastmath={"contract"})
 def spread_out(spread: Any, node: Any, scale: float, out: Any) -> None:  # pragma: no cover - compiled
-    """``scale`` times a pattern from nodes ``[node chain]`` to subcarriers ``[subcarrier chain]``."""
-    for m in range(len(out)):
-        for c in range(out.shape[1]):
-            re, im = 0.0, 0.0
-            for q in range(len(node)):
-                re += spread[m, q] * node[q, c].real
-                im += spread[m, q] * node[q, c].imag
-            out[m, c] = complex(scale * re, scale * im)
+    """``scale`` times a pattern from nodes ``[node chain]`` to subcarriers ``[subcarrier chain]``, which are the vector lanes."""
+    subcarriers = spread.shape[1]
+    re, im = np.empty(subcarriers), np.empty(subcarriers)
+    for c in range(out.shape[1]):
+        re[:] = 0.0
+        im[:] = 0.0
+        for q in range(len(node)):
+            x, y = node[q, c].real, node[q, c].imag
+            for m in range(subcarriers):
+                re[m] += spread[q, m] * x
+                im[m] += spread[q, m] * y
+        for m in range(subcarriers):
+            out[m, c] = complex(scale * re[m], scale * im[m])
 
 
-@njit(cache=True)
+@njit(cache=True, fastmath={"contract"})
 def planar_gains(
     point_m: Any,
     peak: float,
@@ -123,11 +131,10 @@ def planar_gains(
 ) -> Any:  # pragma: no cover - compiled
     """Element amplitude times ``a(u, f)^T response[row, f]`` towards points (m, array frame): ``[row path subcarrier chain]``.
 
-    ``response[row frequency element chain]`` has one frequency where it is flat. Empty for a point at the phase centre.
+    ``response[row frequency element chain]`` has one frequency where it is flat. Empty for a point at the phase centre, and where ``_cis`` gives up.
     """
     slots, frequencies, elements, chains = response.shape
-    paths, nodes, subcarriers = len(point_m), len(wave), len(spread)
-    wide = rows * chains
+    paths, nodes, subcarriers = len(point_m), len(wave), spread.shape[1]
     cosine, amplitude = np.empty((paths, 2)), np.empty(paths)
     for p in range(paths):
         x, y, z = point_m[p, 0], point_m[p, 1], point_m[p, 2]
@@ -139,78 +146,84 @@ def planar_gains(
         if exponent != 0:
             amplitude[p] = peak * (x / size) ** (exponent / 2) if x > 0 else 0.0
     out = np.zeros((slots, paths, subcarriers, chains), np.complex128)
-    hr, hi = np.empty((frequencies, columns, wide)), np.empty((frequencies, columns, wide))
-    yr, yi, zr, zi = np.empty(columns), np.empty(columns), np.empty(rows), np.empty(rows)
-    half_r, half_i = np.empty(wide), np.empty(wide)
-    node = np.empty((nodes, chains), np.complex128)
+    node = np.empty((1, nodes, chains), np.complex128)
+    held = response.reshape((slots, frequencies, elements * chains))
     for slot in range(slots):
         if not np.any(wanted[slot]):
             continue
-        for f in range(frequencies):
-            for n in range(elements):
-                for c in range(chains):
-                    hr[f, n // rows, (n % rows) * chains + c] = response[slot, f, n, c].real
-                    hi[f, n // rows, (n % rows) * chains + c] = response[slot, f, n, c].imag
+        level, lean = paired(held[slot].real, held[slot].imag, columns)
         for p in range(paths):
             if not wanted[slot, p]:
                 continue
-            for q in range(nodes):
-                f = q if frequencies > 1 else 0
-                line(column_m[0], column_m[1], columns, wave[q], cosine[p, 0], yr, yi)
-                line(row_m[0], row_m[1], rows, wave[q], cosine[p, 1], zr, zi)
-                across(yr, yi, hr[f], hi[f], half_r, half_i)
-                for c in range(chains):
-                    re, im = 0.0, 0.0
-                    for r in range(rows):
-                        k = r * chains + c
-                        re += zr[r] * half_r[k] - zi[r] * half_i[k]
-                        im += zr[r] * half_i[k] + zi[r] * half_r[k]
-                    node[q, c] = complex(re, im)
+            if not pattern(level, lean, wave, column_m, row_m, columns, rows, cosine[p, 0], cosine[p, 1], node):
+                return np.zeros((0, 0, 0, 0), np.complex128)
             if nodes == subcarriers:
                 for q in range(nodes):
                     for c in range(chains):
-                        out[slot, p, q, c] = amplitude[p] * node[q, c]
+                        out[slot, p, q, c] = amplitude[p] * node[0, q, c]
             else:
-                spread_out(spread, node, amplitude[p], out[slot, p])
+                spread_out(spread, node[0], amplitude[p], out[slot, p])
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, fastmath={"contract"})
 def pattern(
-    hr: Any, hi: Any, wave: Any, column_m: Any, row_m: Any, columns: int, rows: int, uy: float, uz: float, out: Any
-) -> None:  # pragma: no cover - compiled
+    level: Any,
+    lean: Any,
+    wave: Any,
+    column_m: Any,
+    row_m: Any,
+    columns: int,
+    rows: int,
+    uy: float,
+    uz: float,
+    out: Any,
+) -> bool:  # pragma: no cover - compiled
     """One row's pattern at the nodes towards (uy, uz): ``out[kind node chain]``; with three kinds also its slopes along uy and uz.
 
-    The row as ``[frequency (element chain)]``, real and imaginary parts apart.
+    The row as ``paired`` makes it. False where ``_cis`` gives up.
     """
-    nodes, chains = out.shape[1], out.shape[2]
-    wide = rows * chains
-    yr, yi, zr, zi = np.empty(columns), np.empty(columns), np.empty(rows), np.empty(rows)
-    lr, li = np.empty(columns), np.empty(columns)
-    half_r, half_i, lean_r, lean_i = np.empty(wide), np.empty(wide), np.empty(wide), np.empty(wide)
+    nodes, chains, slopes = out.shape[1], out.shape[2], len(out) == 3
+    pairs, wide = level.shape[1], level.shape[2]
+    middle_m = column_m[0] + (columns - 1) / 2 * column_m[1]
+    away_m = (columns // 2 - (columns - 1) / 2 + np.arange(pairs)) * column_m[1]
+    phase, turned = np.empty((nodes, pairs + rows)), np.empty((nodes, pairs + rows, 2))
     for q in range(nodes):
-        f = q if len(hr) > 1 else 0
-        own_r, own_i = hr[f].reshape(columns, wide), hi[f].reshape(columns, wide)
-        line(column_m[0], column_m[1], columns, wave[q], uy, yr, yi)
-        line(row_m[0], row_m[1], rows, wave[q], uz, zr, zi)
-        across(yr, yi, own_r, own_i, half_r, half_i)
-        if len(out) == 3:
-            for c in range(columns):
-                lever = wave[q] * (column_m[0] + c * column_m[1])
-                lr[c], li[c] = -lever * yi[c], lever * yr[c]
-            across(lr, li, own_r, own_i, lean_r, lean_i)
+        for c in range(pairs):
+            phase[q, c] = wave[q] * uy * away_m[c]
+        for r in range(rows):
+            phase[q, pairs + r] = wave[q] * (uz * (row_m[0] + r * row_m[1]) + uy * middle_m)
+    if not _cis(phase.reshape(-1), turned.reshape(-1)):
+        return False
+    half, tilt = np.empty(wide), np.empty(wide)
+    for q in range(nodes):
+        f = q if len(level) > 1 else 0
+        half[:] = 0.0
+        tilt[:] = 0.0
+        for c in range(pairs):
+            x, y = turned[q, c, 0], turned[q, c, 1]
+            if slopes:
+                v, w = wave[q] * away_m[c] * x, wave[q] * away_m[c] * y
+                for k in range(wide):
+                    half[k] += x * level[f, c, k] + y * lean[f, c, k]
+                    tilt[k] += v * lean[f, c, k] - w * level[f, c, k]
+            else:
+                for k in range(wide):
+                    half[k] += x * level[f, c, k] + y * lean[f, c, k]
         for c in range(chains):
             b, by, bz = 0j, 0j, 0j
             for r in range(rows):
-                a = complex(zr[r], zi[r])
-                term = a * complex(half_r[r * chains + c], half_i[r * chains + c])
-                b += term
-                if len(out) == 3:
-                    by += a * complex(lean_r[r * chains + c], lean_i[r * chains + c])
-                    bz += 1j * wave[q] * (row_m[0] + r * row_m[1]) * term
+                x, y, k = turned[q, pairs + r, 0], turned[q, pairs + r, 1], 2 * (r * chains + c)
+                re, im = x * half[k] - y * half[k + 1], x * half[k + 1] + y * half[k]
+                b += complex(re, im)
+                if slopes:
+                    lift = wave[q] * (row_m[0] + r * row_m[1])
+                    by += complex(x * tilt[k] - y * tilt[k + 1], x * tilt[k + 1] + y * tilt[k])
+                    bz += complex(-lift * im, lift * re)
             out[0, q, c] = b
-            if len(out) == 3:
-                out[1, q, c], out[2, q, c] = by, bz
+            if slopes:
+                out[1, q, c], out[2, q, c] = by + 1j * wave[q] * middle_m * b, bz
+    return True
 
 
 @njit(cache=True)
@@ -227,10 +240,19 @@ def patterns_at(
     cosines: Any,
     out: Any,
 ) -> None:  # pragma: no cover - compiled
-    """Patterns ``[kind one subcarrier chain]`` of rows ``ear`` towards ``cosines``; nothing is written where ``ear`` is -1."""
+    """Patterns ``[kind one subcarrier chain]`` of rows ``ear`` of ``[row frequency (element chain)]``, real and imaginary parts apart, towards ``cosines``.
+
+    Nothing is written where ``ear`` is -1.
+    """
     node = np.empty((len(out), len(wave), out.shape[3]), np.complex128)
+    level, lean = np.empty((0, 0, 0)), np.empty((0, 0, 0))
+    last = -1
     for i in range(len(ear)):
-        if ear[i] >= 0:
-            pattern(hr[ear[i]], hi[ear[i]], wave, column_m, row_m, columns, rows, cosines[i, 0], cosines[i, 1], node)
-            for k in range(len(out)):
-                spread_out(spread, node[k], 1.0, out[k, i])
+        if ear[i] < 0:
+            continue
+        if ear[i] != last:
+            last = ear[i]
+            level, lean = paired(hr[last], hi[last], columns)
+        pattern(level, lean, wave, column_m, row_m, columns, rows, cosines[i, 0], cosines[i, 1], node)
+        for k in range(len(out)):
+            spread_out(spread, node[k], 1.0, out[k, i])

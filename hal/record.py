@@ -18,6 +18,7 @@ else:
 __all__ = ["Array", "Bool", "Complex", "Float", "Int", "record"]
 
 T = TypeVar("T")
+PLAIN = ("bool", "float", "int", "str")  # annotations of fields that hold no array
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, eq_default=False)
@@ -30,12 +31,13 @@ def record(cls: type[T]) -> type[T]:
     def _freeze(self: Any) -> None:
         for name in names:
             value = getattr(self, name)
-            if isinstance(value, np.ndarray) and value.flags.writeable:
+            if isinstance(value, ndarray) and value.flags.writeable:
                 view = value.view()
                 view.flags.writeable = False
-                object.__setattr__(self, name, view)
+                write(self, name, view)
 
     cls.__post_init__ = _freeze  # type: ignore[attr-defined]
     made = dataclass(frozen=True, slots=True, kw_only=True, eq=False)(cls)
-    names = [f.name for f in fields(made)]  # type: ignore[arg-type]
+    names = [f.name for f in fields(made) if f.type not in PLAIN]  # type: ignore[arg-type]
+    ndarray, write = np.ndarray, object.__setattr__
     return made

@@ -81,6 +81,7 @@ DRIVERS = frozenset(
     ("device", "admin")
 )  # who may have the machine do something; its nameplate is for all who are let in
 OTHER = Rule(DRIVERS, limit_bytes=LIMIT_BYTES)
+BYTES_PER_S = 2e9  # that a peer may send: more than one reads from loopback
 RULES = {
     "hello": Rule(limit_bytes=1024, per_s=20.0),
     "ping": Rule(limit_bytes=64, per_s=1000.0, burst=1000),
@@ -144,7 +145,7 @@ def serve(
     ``announce`` is called once with the endpoint bound to, port 0 or * resolved, when questions can come. Raises Misuse for an endpoint
     that cannot be bound, or that others than this computer can reach when there are neither ``keys`` with an allow-list nor ``insecure``.
     """
-    server = Server(endpoint, keys, insecure, name=frontend.spec.name, gate=Gate(RULES, OTHER))
+    server = Server(endpoint, keys, insecure, name=frontend.spec.name, gate=Gate(RULES, OTHER, bytes_per_s=BYTES_PER_S))
     try:
         if announce is not None:
             announce(server.endpoint)

@@ -12,14 +12,14 @@ side is a ROUTER and answers with the same ``seq`` and with one of the kinds
 question); they give the asking side the offset between the two clocks. ``incarnation`` is a number the answering side draws
 when it starts; a question repeats it (0: any will do), so that no command reaches a machine other than the one it was
 meant for. Another major version is refused in words. Frames that are not a header are counted and answered by a ``fault``
-with seq -1. ``hello`` and ``ping`` are answered by the session itself. Heartbeats are the transport's own (ZMTP's, which the
-answering side's libzmq answers, or TCP's), so a peer that is busy is not taken for one that is dead.
+with seq -1. ``hello`` and ``ping`` are answered by the session itself. Heartbeats are the transport's own (ZMTP's or TCP's)
+and are answered while the owner is busy, so a peer that is busy is not taken for one that is dead.
 
 Either side may also say something unasked, a notice: the answering side with a kind of its own choosing and a seq of its own count
 (``Server.tell``, ``Client.hear``), the asking side with a question that gets no answer (``Client.tell``).
 
-The asking side speaks ZMTP on a plain socket (``hal.zmtp``), or through libzmq where there are CURVE keys; the answering side
-is libzmq's. On the wire there is no difference.
+Both sides speak ZMTP on plain sockets (``hal.zmtp``, ``hal.switchboard``), or through libzmq where there are CURVE keys. On the wire there is no
+difference.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from hal.check import positive
 from hal.errors import LateArrival, Misuse, RemoteFault
 from hal.gate import EVERYTHING, ROLES, Gate
 from hal.record import record
+from hal.switchboard import Switchboard
 from hal.wire import LIMIT_BYTES, VERSION
 from hal.zmtp import Line
 
@@ -63,6 +64,7 @@ __all__ = [
 PROTOCOL = "isac-twin"
 HEARTBEAT_MS = 500  # a peer silent for four of these is gone
 SLICE_MS = 10  # how often a wait looks whether the connection still stands
+BRIEF_S = 0.02  # what a line is given to come back in, once it has been waited for in vain
 REDIAL_S = 0.2  # how long a line that was lost between questions may take to stand again
 TRIPS = 64  # a clock is known from the shortest of so many
 PEERS = 256  # a server remembers this many
@@ -187,6 +189,7 @@ class Client:
         self._notices: deque[tuple[str, int, bytes]] = deque(maxlen=NOTICES)
         self._answered = 0  # last seq that was answered
         self._greeted = False
+        self._gone = False  # nobody was there when last somebody was waited for
         self._answering = 0  # incarnation of the server that answered last
         self.incarnation = 0  # of the server; another number when it is started anew
         self._round_trips: deque[tuple[int, int, int]] = deque(maxlen=TRIPS)  # length, offset, when
@@ -291,10 +294,13 @@ class Client:
         asked_ns = self._clock()
         warn_ns: float = asked_ns + self.patience.warn_s * 1e9
         give_up_ns = asked_ns + self.patience.give_up_s * 1e9
+        brief_ns = asked_ns + BRIEF_S * 1e9
         sent = False
         while True:
             sent = sent or self._line.send(frames)
-            until_ms = (min(warn_ns, give_up_ns) - self._clock()) / 1e6
+            if not (self._gone and not self._line.connected):
+                brief_ns = math.inf
+            until_ms = (min(warn_ns, give_up_ns, brief_ns) - self._clock()) / 1e6
             try:
                 parts = self._line.receive(max(0, math.ceil(until_ms)))
                 lost = parts is None and self._line.look() and (sent or kind != "hello")
@@ -304,12 +310,14 @@ class Client:
             if parts is not None:
                 answer = self._take(parts, self._seq, asked_ns)
                 if answer is not None:
+                    self._gone = False
                     return answer
             elif lost:
                 self._greeted = False
                 raise RemoteFault(f"{self}: the connection was closed before {kind!r} seq {self._seq} was answered")
             now_ns = self._clock()
-            if now_ns >= give_up_ns:
+            if now_ns >= give_up_ns or (now_ns >= brief_ns and not self._line.connected):
+                self._gone = not self._line.connected
                 raise LateArrival(
                     self._blocked(kind, now_ns - asked_ns) + f"; the limit is {self.patience.give_up_s:g} s"
                 )
@@ -469,24 +477,10 @@ class Server:
         self._said: dict[tuple[str, str], int] = {}  # when each was logged last
         self._names: OrderedDict[bytes, str] = OrderedDict()  # by which peers call themselves
         self._keys, self._gate = keys, gate
-        self._context: zmq.Context[Any] = zmq.Context()
-        self._guard = None if keys is None else guard(self._context, keys, self.refuse)
-        self._socket = _socket(self._context, zmq.ROUTER, limit_bytes)
-        self._socket.set(zmq.HANDSHAKE_IVL, 2000)
-        self._socket.set(zmq.ROUTER_MANDATORY, 1)  # to speak to who has left is an error, not silence
-        self._monitor = None if keys is None else self._socket.get_monitor_socket()
-        self._closed = False
-        self._wait_ms = -1
-        try:
-            if keys is not None:
-                self._socket.curve_server = True
-                self._socket.zap_domain = b"control"
-                self._socket.curve_publickey, self._socket.curve_secretkey = keys.public, keys.secret
-            _attach(self._socket.bind, endpoint)
-        except BaseException:
-            self.close()
-            raise
-        self.endpoint = bytes(self._socket.get(zmq.LAST_ENDPOINT)).decode().rstrip("\0")
+        self._door: Switchboard | _Router = (
+            Switchboard(endpoint, limit_bytes) if keys is None else _Router(endpoint, limit_bytes, keys, self.refuse)
+        )
+        self.endpoint = self._door.endpoint
 
     def run(self, handler: Handler, stop: Callable[[], bool]) -> None:
         """Answer until ``stop()``, which is asked at least every 50 ms."""
@@ -499,19 +493,14 @@ class Server:
         ``handler(kind, payload)`` returns the answer, or None for none; an exception it raises becomes one of the error kinds,
         and the server goes on.
         """
-        came, flags = 0, 0
-        if timeout_ms != self._wait_ms:
-            self._socket.rcvtimeo = self._wait_ms = timeout_ms
-        if self._monitor is not None:
-            watched(self._monitor, self.refuse)
-        if not timeout_ms and not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
-            return 0  # cheaper than to try
+        came, door = 0, self._door
         while came < most:  # let the caller see its stop flag even under a flood
-            try:
-                parts = self._receive(flags)
-            except zmq.Again:
+            parts = door.receive(0 if came else timeout_ms)
+            if parts is None:
                 break
-            came, flags = came + 1, zmq.NOBLOCK
+            came += 1
+            if self._keys is not None:
+                self._admit(parts[0], door.key)
             self._serve(parts, handler)
         return came
 
@@ -530,36 +519,20 @@ class Server:
     def tell(self, peer: bytes, kind: str, seq: int, payload: bytes = b"") -> str:
         """Say something unasked to ``peer``, never waiting: "" if it is on its way, else why not ("gone", or "full": it does not read)."""
         header = _PACK(Header(PROTOCOL, VERSION, kind, seq, 0, self._clock(), self._incarnation))
-        try:
-            self._socket.send_multipart([peer, header, payload], zmq.NOBLOCK)
-        except zmq.Again:
-            return "full"
-        except zmq.ZMQError:
-            return "gone"
-        return ""
+        self._door.look()
+        return self._door.send(peer, [header, payload])
 
     def close(self) -> None:
         """Stop listening at once; a second call does nothing."""
-        if not self._closed:
-            self._closed = True
-            if self._monitor is not None:
-                self._socket.disable_monitor()
-                self._monitor.close(linger=0)
-            self._socket.close(linger=0)
-            if self._guard is not None:
-                self._guard.stop()
-            self._context.term()
+        self._door.close()
 
-    def _receive(self, flags: int) -> list[bytes]:
-        if self._keys is None:
-            return self._socket.recv_multipart(flags)
-        frames: list[Any] = self._socket.recv_multipart(flags, copy=False)
-        key = str(frames[-1].get("User-Id"))
+    def _admit(self, peer: bytes, key: str) -> None:
+        """What a message's key may do, and how its peer is named until it names itself."""
+        assert self._keys is not None
         self.role = self._keys.role(key.encode())
-        self._names.setdefault(frames[0].bytes, f"key {key[:8]}")
+        self._names.setdefault(peer, f"key {key[:8]}")
         if len(self._names) > PEERS:
             self._names.popitem(last=False)
-        return [frame.bytes for frame in frames]
 
     def _serve(self, parts: list[bytes], handler: Handler) -> None:
         received_ns = self._clock()
@@ -577,9 +550,13 @@ class Server:
         if header.incarnation not in (0, self._incarnation):
             self.counts["refused"] += 1
             return self._answer(peer, "anew", header.seq, received_ns, b"was started anew; what it held before is lost")
-        if header.seq <= self._peers.get(peer, 0):
+        last = self._peers.get(peer, 0)
+        if header.seq <= last:
             self.counts["duplicate"] += 1
-            return None
+            if 0 < header.seq == last:  # asked twice, and answered once
+                return None
+            why = f"seq {header.seq} after {last}: questions are numbered upwards from 1; connect anew"
+            return self._answer(peer, "fault", header.seq, received_ns, why.encode())
         self._peers[peer] = header.seq
         self._peers.move_to_end(peer)
         if len(self._peers) > PEERS:
@@ -630,15 +607,71 @@ class Server:
 
     def _answer(self, peer: bytes, kind: str, seq: int, received_ns: int, payload: bytes) -> None:
         header = _PACK(Header(PROTOCOL, VERSION, kind, seq, received_ns, self._clock(), self._incarnation))
-        try:
-            self._socket.send_multipart([peer, header, payload], zmq.NOBLOCK)
+        why = self._door.send(peer, [header, payload])
+        if not why:
             self.counts["answered"] += 1
-        except zmq.ZMQError as error:  # its queue is full or it has left: its own loss, nobody else's
-            _log.log(
-                logging.WARNING if error.errno == zmq.EAGAIN else logging.DEBUG,
-                "%s: a peer takes no answers",
-                self.name,
-            )
+        else:  # its own loss, nobody else's
+            level = logging.WARNING if why == "full" else logging.DEBUG
+            _log.log(level, "%s: a peer takes no answers: it is %s", self.name, why)
+
+
+class _Router:
+    """The answering line through libzmq, which knows CURVE; the same verbs as ``hal.switchboard.Switchboard``."""
+
+    def __init__(self, endpoint: str, limit_bytes: int, keys: Keys, refuse: Callable[[str, str], None]) -> None:
+        self.key = ""  # that the last message came with
+        self._refuse = refuse
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._guard = guard(self._context, keys, refuse)
+        self._socket = _socket(self._context, zmq.ROUTER, limit_bytes)
+        self._socket.set(zmq.HANDSHAKE_IVL, 2000)
+        self._socket.set(zmq.ROUTER_MANDATORY, 1)  # to speak to who has left is an error, not silence
+        self._monitor = self._socket.get_monitor_socket()
+        self._closed = False
+        self._wait_ms = -1
+        try:
+            self._socket.curve_server = True
+            self._socket.zap_domain = b"control"
+            self._socket.curve_publickey, self._socket.curve_secretkey = keys.public, keys.secret
+            _attach(self._socket.bind, endpoint)
+        except BaseException:
+            self.close()
+            raise
+        self.endpoint = bytes(self._socket.get(zmq.LAST_ENDPOINT)).decode().rstrip("\0")
+
+    def receive(self, wait_ms: int) -> list[bytes] | None:
+        watched(self._monitor, self._refuse)
+        if not wait_ms and not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            return None  # cheaper than to try
+        if wait_ms != self._wait_ms:
+            self._socket.rcvtimeo = self._wait_ms = wait_ms
+        try:
+            frames: list[Any] = self._socket.recv_multipart(copy=False)
+        except zmq.Again:
+            return None
+        self.key = str(frames[-1].get("User-Id"))
+        return [frame.bytes for frame in frames]
+
+    def send(self, peer: bytes, frames: list[bytes]) -> str:
+        try:
+            self._socket.send_multipart([peer, *frames], zmq.NOBLOCK)
+        except zmq.Again:
+            return "full"
+        except zmq.ZMQError:
+            return "gone"
+        return ""
+
+    def look(self) -> None:
+        """Nothing: libzmq has looked."""
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._socket.disable_monitor()
+            self._monitor.close(linger=0)
+            self._socket.close(linger=0)
+            self._guard.stop()
+            self._context.term()
 
 
 def _attach(attach: Callable[[str], Any], endpoint: str) -> None:

@@ -13,6 +13,7 @@ something else: adding one changes no byte of the records that leave it out, nor
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import operator
@@ -45,7 +46,7 @@ _LETTER = {
     "bool": "b1",
 }
 _DTYPE = {letter: np.dtype("?" if letter == "b1" else f"<{letter}") for letter in _LETTER.values()}
-_ArrayOnWire = tuple[str, list[int], bytes]
+_ArrayOnWire = tuple[str, tuple[int, ...], bytes]
 
 
 class _FlawError(Exception):
@@ -67,6 +68,7 @@ class _Plan:
     pack: Callable[[Any], Any]
     unpack: Callable[[Any], Any]
     axes: tuple[str, ...] | None = None  # of an array; None for anything else
+    add: Callable[[Any, list[Any]], None] | None = None  # of what holds records: append what its bytes are joined from
 
 
 def encode(record: object, as_type: Any = None) -> bytes:
@@ -75,8 +77,14 @@ def encode(record: object, as_type: Any = None) -> bytes:
     Raises Misuse, naming the path, where a value is not what its annotation says.
     """
     kind: Any = type(record) if as_type is None else as_type
+    plan = _plan(kind)
     try:
-        return _ENCODER.encode(_plan(kind).pack(record))
+        if plan.add is not None:
+            with contextlib.suppress(_FlawError, TypeError, ValueError, OverflowError):  # said below, with its path
+                pieces: list[Any] = []
+                plan.add(record, pieces)
+                return b"".join(pieces)
+        return _ENCODER.encode(plan.pack(record))
     except _FlawError as flaw:
         raise Misuse(f"{_name(kind)}{flaw.path}: {flaw.text}") from None
     except UnicodeEncodeError as error:
@@ -151,6 +159,7 @@ def _plan(tp: Any) -> _Plan:
             lambda value: None if value is None else inner.pack(value),
             lambda value: None if value is None else inner.unpack(value),
             inner.axes,
+            inner.add,
         )
     if origin is typing.Literal and all(isinstance(word, str) for word in arguments):
         return _Plan(tp, _one_of(arguments), _keep)
@@ -211,6 +220,7 @@ _SCALARS: dict[Any, _Plan] = {
     str: _Plan(str, _exactly(str), _keep),
     bytes: _Plan(bytes, _exactly(bytes), _keep),
 }
+_PLAIN = (int, float, bool)  # of exactly these types a number travels as it is
 
 
 def _array_plan(tp: Any) -> _Plan:
@@ -222,6 +232,7 @@ def _array_plan(tp: Any) -> _Plan:
     axes = tuple(tp.dim_str.split())
     rank = len(axes)
     takes = ", ".join(sorted(letters))
+    ndarray = np.ndarray
 
     def pack(value: Any) -> tuple[str, tuple[int, ...], bytes | memoryview]:
         if not isinstance(value, np.ndarray):
@@ -237,16 +248,22 @@ def _array_plan(tp: Any) -> _Plan:
             return letter, value.shape, value.tobytes()
         return letter, value.shape, value.data  # no copy: the encoder reads it in place
 
+    fits: dict[tuple[str, tuple[int, ...], int], Any] = {}  # dtypes of what was found to be right
+
     def unpack(value: _ArrayOnWire) -> Any:
         letter, shape, data = value
-        dtype = little.get(letter)
+        dtype = fits.get((letter, shape, len(data)))
         if dtype is None:
-            raise _FlawError(f"has dtype {letter!r}, must be one of {takes}")
-        if len(shape) != rank:
-            raise _FlawError(f"has shape {shape}, must have the {rank} axes [{' '.join(axes)}]")
-        if math.prod(shape) * sizes[letter] != len(data) or (rank and min(shape) < 0):
-            raise _FlawError(f"{len(data)} bytes do not fill the shape {shape} of {letter}")
-        return np.frombuffer(data, dtype).reshape(shape)
+            dtype = little.get(letter)
+            if dtype is None:
+                raise _FlawError(f"has dtype {letter!r}, must be one of {takes}")
+            if len(shape) != rank:
+                raise _FlawError(f"has shape {list(shape)}, must have the {rank} axes [{' '.join(axes)}]")
+            if math.prod(shape) * sizes[letter] != len(data) or (rank and min(shape) < 0):
+                raise _FlawError(f"{len(data)} bytes do not fill the shape {list(shape)} of {letter}")
+            if len(fits) < AGREED:
+                fits[letter, shape, len(data)] = dtype
+        return ndarray(shape, dtype, data)  # of bytes, so read-only
 
     return _Plan(_ArrayOnWire, pack, unpack, axes)
 
@@ -302,7 +319,90 @@ def _record_plan(cls: Any) -> _Plan:
         agree(record)
         return record
 
-    return _Plan(struct, pack, unpack)
+    return _Plan(struct, pack, unpack, add=_adder(cls, parts, silent, pack))
+
+
+def _adder(
+    cls: Any, parts: list[tuple[str, _Plan]], silent: set[str], pack: Callable[[Any], Any]
+) -> Callable[[Any, list[Any]], None]:
+    """What a record's bytes are joined from, by a form made once for each set of dtypes, shapes and types that its values have.
+
+    Arrays go in as they are and are read in place; everything that does not change from record to record is bytes already.
+    """
+    names = [name for name, _ in parts]
+    fetch: Callable[[Any], tuple[Any, ...]] = (
+        operator.attrgetter(*names) if len(names) > 1 else lambda record: tuple([getattr(record, n) for n in names])
+    )
+    forms: dict[tuple[Any, ...], list[tuple[Any, int, Any]]] = {}
+    ndarray = np.ndarray
+
+    def add(record: Any, pieces: list[Any]) -> None:
+        if record.__class__ is not cls:
+            raise TypeError
+        values = fetch(record)
+        key = tuple([(v.dtype, v.shape) if v.__class__ is ndarray else v.__class__ for v in values])
+        form = forms.get(key)
+        if form is None:
+            pack(record)  # raises what is wrong with it
+            form = made(values)
+            if len(forms) < AGREED:
+                forms[key] = form
+        for head, k, rest in form:
+            if rest is None:
+                pieces += (head, values[k])
+            elif rest.__class__ is int:
+                pieces.append(_ENCODER.encode(dict(zip(head, values[k:rest], strict=True)))[1:])
+            else:
+                pieces.append(head)
+                rest(values[k], pieces)
+
+    def made(values: tuple[Any, ...]) -> list[tuple[Any, int, Any]]:
+        """Steps: (head, k, None) an array after its head; (names, first, last) plain numbers; (head, k, what adds the rest)."""
+        here = [k for k, value in enumerate(values) if not (value is None and names[k] in silent)]
+        form: list[tuple[Any, int, Any]] = []
+        head = _map_head(len(here))
+        for k in here:
+            (name, plan), value = parts[k], values[k]
+            if value.__class__ in _PLAIN and _SCALARS[value.__class__] is plan:
+                if form and form[-1][2] == k and k - form[-1][1] < 15:
+                    form[-1] = ((*form[-1][0], name), form[-1][1], k + 1)
+                else:
+                    if head:
+                        form.append((head, k, _nothing))
+                    form.append(((name,), k, k + 1))
+                head = b""
+                continue
+            head += _ENCODER.encode(name)
+            if isinstance(value, np.ndarray) and value.dtype.isnative:
+                packed = _ENCODER.encode(plan.pack(value))
+                form.append((head + packed[: len(packed) - value.nbytes], k, None))
+            elif plan.add is not None and value is not None:
+                form.append((head, k, plan.add))
+            else:
+                form.append((head, k, _adding(plan.pack)))
+            head = b""
+        return form if here else [(head, 0, _nothing)]
+
+    return add
+
+
+def _map_head(entries: int) -> bytes:
+    return bytes([0x80 | entries]) if entries < 16 else b"\xde" + entries.to_bytes(2, "big")
+
+
+def _list_head(entries: int) -> bytes:
+    return bytes([0x90 | entries]) if entries < 16 else b"\xdc" + entries.to_bytes(2, "big")
+
+
+def _nothing(value: Any, pieces: list[Any]) -> None:
+    """Nothing follows."""
+
+
+def _adding(pack: Callable[[Any], Any]) -> Callable[[Any, list[Any]], None]:
+    def add(value: Any, pieces: list[Any]) -> None:
+        pieces.append(_ENCODER.encode(pack(value)))
+
+    return add
 
 
 def _agree(axes: list[tuple[str, tuple[str, ...]]], record: Any) -> None:
@@ -357,8 +457,17 @@ def _tuple_plan(inner: list[_Plan]) -> _Plan:
 
         return run
 
+    head, adders = _list_head(len(inner)), [plan.add or _adding(plan.pack) for plan in inner]
+
+    def add(values: Any, pieces: list[Any]) -> None:
+        pieces.append(head)
+        for step, value in zip(adders, values, strict=True):
+            step(value, pieces)
+
     wire = types.GenericAlias(tuple, tuple(plan.wire for plan in inner))
-    return _Plan(wire, over([plan.pack for plan in inner]), over([plan.unpack for plan in inner]))
+    packs, unpacks = ([getattr(plan, way) for plan in inner] for way in ("pack", "unpack"))
+    records = any(plan.add for plan in inner)
+    return _Plan(wire, over(packs), over(unpacks), add=add if records else None)
 
 
 def _map_plan(inner: _Plan) -> _Plan:
@@ -418,12 +527,18 @@ def _describe(tp: Any, known: dict[str, Any]) -> dict[str, Any]:
     raise AssertionError(tp)
 
 
+@cache
+def _comments(cls: Any) -> dict[str, str]:
+    """Beside each field in the source; a class's source is found by parsing its whole module."""
+    try:
+        return dict(re.findall(r"^    (\w+): [^\n]*?  # ([^\n]+)$", inspect.getsource(cls), re.MULTILINE))
+    except OSError:  # source not shipped: the description alone is lost
+        return {}
+
+
 def _describe_record(cls: Any, known: dict[str, Any]) -> dict[str, Any]:
     hints = typing.get_type_hints(cls, include_extras=True)
-    try:
-        beside = dict(re.findall(r"^    (\w+): [^\n]*?  # ([^\n]+)$", inspect.getsource(cls), re.MULTILINE))
-    except OSError:  # source not shipped: the description alone is lost
-        beside = {}
+    beside = _comments(cls)
     properties, required = {}, []
     for f in fields(cls):
         properties[f.name] = _describe(hints[f.name], known)

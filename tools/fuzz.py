@@ -1,6 +1,7 @@
-"""Throw mutated frames at a twin's control socket and mutated answers at its loop: ``python -m tools.fuzz [--frames 1000000] [--answers 2000]``.
+"""Throw mutated bytes and frames at a twin's control socket and mutated answers at its loop: ``python -m tools.fuzz [--frames 1000000]``.
 
-Frames start as every question the protocol knows and are then cut, doubled, flipped, spliced, and filled with numbers that hurt. Whatever
+Bytes start as whole connections (greeting, introduction, questions) and are mutated anywhere; beside them one that behaves must be answered every
+time. Frames start as every question the protocol knows and are then cut, doubled, flipped, spliced, and filled with numbers that hurt. Whatever
 comes, the twin must answer or ignore it, hold on to nothing, and change nothing: no knob, no claim, no pause. Answers start as the built-in
 chain's own and have values replaced by ones no machine can take; whatever is admitted, the loop must play it.
 """
@@ -9,9 +10,12 @@ from __future__ import annotations
 
 import argparse
 import random
+import socket
 import tempfile
 import threading
 import time
+from collections import Counter, deque
+from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +25,12 @@ import numpy as np
 
 from hal import wire
 from hal.errors import Misuse, RemoteFault
-from hal.session import Client, Patience
+from hal.session import Client, Patience, Server
 from twin.build import Twin, run
 from twin.outside import Act, Claim, Moment
 from twin.scenario import load
 
-__all__ = ["answers", "frames"]
+__all__ = ["answers", "callers", "frames"]
 
 SMOKE = Path(__file__).parents[1] / "scenarios" / "smoke.yaml"
 BAD_NUMBERS = (0, -1, 1, 255, 2**31, -(2**31), 2**63 - 1, -(2**63), 2**64 - 1)
@@ -124,6 +128,68 @@ def frames(count: int, seed: int = 1) -> dict[str, int]:
             return dict(server.counts)
 
 
+def callers(count: int, seed: int = 1, asks: int = 20) -> dict[str, int]:
+    """``count`` mutated connections to a server, sixteen at once; AssertionError if a caller that behaves waits in vain or one of them is kept."""
+    chance = random.Random(seed)
+    known = corpus()
+    body = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
+    start = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32) + bytes([4, len(body)]) + body
+    ping = b"\x04\x0a\x04PING\x00\x0aabc"
+    server = Server("tcp://127.0.0.1:0", limit_bytes=1 << 20)
+    done, served = threading.Event(), Counter[str]()
+
+    def answer(kind: str, payload: bytes) -> bytes:
+        served["messages"] += 1
+        return payload
+
+    thread = threading.Thread(target=server.run, args=(answer, done.is_set))
+    thread.start()
+    address = ("127.0.0.1", int(server.endpoint.rpartition(":")[2]))
+    friend = Client(server.endpoint, Patience(5.0, 10.0), name="friend")
+    there: deque[socket.socket] = deque()
+    try:
+        for k in range(count):
+            stream = start + b"".join(
+                chance.choice((framed(*question), ping)) for question in chance.choices(known, k=3)
+            )
+            if chance.random() < 0.5:
+                stream = start + mutated(stream[len(start) :], chance, [stream])
+            elif chance.random() < 0.8:
+                stream = mutated(stream, chance, [stream])
+            caller = socket.create_connection(address)
+            caller.setblocking(False)
+            with suppress(OSError):
+                cut = chance.randrange(len(stream) + 1)
+                caller.send(stream[:cut])
+                caller.send(stream[cut:])
+            there.append(caller)
+            if len(there) > 16:
+                there.popleft().close()
+            if k % asks == 0:
+                word = chance.randbytes(chance.randrange(300))
+                assert friend.ask("echo", word) == word, k
+        while there:
+            there.popleft().close()
+        until = time.monotonic() + 30
+        while len(server._door._peers) > 1 and time.monotonic() < until:  # type: ignore[union-attr]  # noqa: SLF001
+            time.sleep(0.01)
+        assert len(server._door._peers) == 1, "a connection that is over is kept"  # type: ignore[union-attr]  # noqa: SLF001
+    finally:
+        friend.close()
+        done.set()
+        thread.join()
+        server.close()
+    return {"connections": count, **served, **server.counts}
+
+
+def framed(*frames: bytes) -> bytes:
+    """A message as it travels."""
+    return b"".join(
+        (bytes([more | 2]) + len(frame).to_bytes(8, "big") if len(frame) > 255 else bytes([more, len(frame)])) + frame
+        for frame, more in zip(frames, [1] * (len(frames) - 1) + [0], strict=True)
+    )
+
+
 def worse(value: Any, chance: random.Random, share: float) -> Any:
     """A record with some of its values replaced by ones that hurt: wrong numbers, shapes, orders, types."""
     if is_dataclass(value) and not isinstance(value, type):
@@ -202,11 +268,13 @@ def answers(count: int, seed: int = 1) -> dict[str, int]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.fuzz", description=__doc__)
     parser.add_argument("--frames", type=int, default=1_000_000)
+    parser.add_argument("--callers", type=int, default=20_000, help="mutated connections")
     parser.add_argument("--answers", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     began = time.perf_counter()
     print(f"{given.frames} frames, nothing changed:", frames(given.frames, given.seed))
+    print(f"{given.callers} connections, each neighbour was answered:", callers(given.callers, given.seed))
     print(f"{given.answers} answers, the loop went on:", answers(given.answers, given.seed))
     print(f"{time.perf_counter() - began:.0f} s")
     return 0

@@ -43,6 +43,7 @@ TOPICS = (
     ),
     ("SITE.change.", "Change", "when the run was changed while it went on: the scenario it goes by from there"),
     ("SITE.clock.", "Clock", "each subframe, while somebody listens: lag and wall time of every stage; never recorded"),
+    ("SITE.invariants.", "Margins", "each subframe, while somebody listens: how near it came to what cannot be"),
     ("replay.", "Playing", "of a replay: where it stands (`twin replay`)"),
 )
 

@@ -51,6 +51,10 @@ def admit_plan(plan: Plan, k: int, spec: FrontendSpec, numerology: Numerology, k
     shaped("plan.served", plan.served, (blocks, len(plan.user)))
     if plan.served.sum(axis=1).max(initial=0) > 1:
         raise Misuse("plan.served: a block serves one user; a row has more than one True")
+    if plan.echo_slot is not None:
+        _slots("plan.echo_slot", shaped("plan.echo_slot", plan.echo_slot, (blocks,)), -1, receive)
+    if plan.echo_track is not None:
+        shaped("plan.echo_track", plan.echo_track, (blocks,))
     if plan.user_slot is not None:
         _slots("plan.user_slot", plan.user_slot, -1, min(transmit, receive))
         given = plan.user_slot[plan.user_slot >= 0]

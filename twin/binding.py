@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numba import njit
 
-from hal.array import AntennaArray, direction_to, to_array_frame
+from hal.array import AntennaArray
 from hal.check import shaped
 from hal.record import Array, Bool, Float, Int, record
+from twin.physics.motion import expect
 from twin.records import Tracks
 
 __all__ = ["Bindings", "bind", "start", "track_cosines"]
@@ -88,8 +91,8 @@ def bind(
     moves = ~content & (streak >= patience)
     while True:  # nobody takes a track from a holder who stays
         stays = np.where(moves, -1, current)
-        blocked = moves & (proposal >= 0) & np.isin(proposal, stays[stays >= 0])
-        if not np.any(blocked):
+        blocked = moves & (proposal >= 0) & (proposal[:, None] == stays).any(axis=1)
+        if not blocked.any():
             break
         moves &= ~blocked
 
@@ -115,14 +118,9 @@ def track_cosines(
     tracks: Tracks, array: AntennaArray
 ) -> tuple[Float[Array, "track 2"], Float[Array, "track 2 2"], Bool[Array, " track"]]:
     """The tracks' direction cosines ``(uy, uz)`` in ``array``'s frame, their covariance to first order, and whether they are in front."""
-    if not len(tracks.track):
-        return np.zeros((0, 2)), np.zeros((0, 2, 2)), np.zeros(0, dtype=bool)
-    direction, range_m = direction_to(array, tracks.state[:, :3])
-    # d u / d p = (I - u u^T) / r, rows uy and uz, in the array's frame
-    slope = (np.eye(3)[1:] - direction[:, 1:, None] * direction[:, None, :]) / range_m[:, None, None]
-    into_world = to_array_frame(array, np.eye(3)).T  # array frame from world frame
-    slope = slope @ into_world
-    return direction[:, 1:], slope @ tracks.covariance[:, :3, :3] @ np.swapaxes(slope, -1, -2), direction[:, 0] > 0
+    state, covariance = np.array(tracks.state), np.array(tracks.covariance)
+    expected, _, ux, spread = expect(state, covariance, array.rotation, array.origin_m, array.origin_m)
+    return expected[:, :2], spread[:, :2, :2], ux > 0
 
 
 def _scores(
@@ -133,11 +131,24 @@ def _scores(
     gate_probability: float,
 ) -> tuple[Float[Array, "user track"], Bool[Array, "user track"]]:
     seen, spread, ahead = track_cosines(tracks, array)
-    total = covariance[:, None] + spread[None]
-    gap = cosines[:, None] - seen[None]
-    distance = np.einsum("uti,uti->ut", gap, np.linalg.solve(total, gap[..., None])[..., 0])
+    distance, size = _compared(np.array(cosines), np.array(covariance), np.array(seen), np.array(spread))
     gate = -2 * np.log1p(-gate_probability)  # chi-square with two degrees of freedom
-    return distance + np.linalg.slogdet(total)[1], (distance <= gate) & (tracks.confirmed & ahead)
+    return distance + size, (distance <= gate) & (tracks.confirmed & ahead)
+
+
+@njit(cache=True, error_model="numpy")
+def _compared(cosines: Any, covariance: Any, seen: Any, spread: Any) -> Any:  # pragma: no cover - compiled
+    # of every pair (user, track) ``d^T S^-1 d`` and ``ln det S``, S the sum of both covariances
+    shape = len(cosines), len(seen)
+    distance, size = np.empty(shape), np.empty(shape)
+    for u in range(len(cosines)):
+        for t in range(len(seen)):
+            total, y, z = covariance[u] + spread[t], cosines[u, 0] - seen[t, 0], cosines[u, 1] - seen[t, 1]
+            det = total[0, 0] * total[1, 1] - total[0, 1] * total[1, 0]
+            across = y * z * (total[0, 1] + total[1, 0])
+            distance[u, t] = (y * y * total[1, 1] - across + z * z * total[0, 0]) / det
+            size[u, t] = np.log(det)
+    return distance, size
 
 
 def _assigned(

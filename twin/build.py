@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import platform
 import shutil
@@ -10,9 +9,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType, MappingProxyType, SimpleNamespace
@@ -21,26 +21,32 @@ from typing import Any
 import numpy as np
 
 from hal import calibration, memory, wire
+from hal.ageing import Ageing
 from hal.array import AntennaArray, fraunhofer_distance_m
 from hal.devices.sim import Sim, SimFrontend
 from hal.errors import Misuse
-from hal.frontend import Frontend
+from hal.frontend import Frontend, FrontendSpec
+from hal.impairments import Impairments
 from hal.outage import Patient
-from hal.record import Array, Complex, Int
+from hal.record import Array, Bool, Complex, Int
 from hal.session import Keys
 from twin import __version__, loop
 from twin.bus import Bus, NullBus, ZmqBus, flatten
+from twin.columns import Table
+from twin.compiling import told_compiling
 from twin.control import Chain, Parts
 from twin.desk import VERBS
+from twin.easing import eased
 from twin.engine import Engine, Pacing
 from twin.expect import Expectations
 from twin.helm import Helm
+from twin.invariants import Invariants
 from twin.iq import Tap
 from twin.kpi import Kpi, Scorer, measured
 from twin.loop import Air, Subframe
 from twin.physics.draws import Draws
 from twin.record import Recorder, RunHash
-from twin.records import Change, Clock
+from twin.records import Change, Clock, Truth
 from twin.scenario import Fault, Scenario, dump, frontend_spec, load, numerology
 from twin.summary import Summary
 from twin.world import Mover, World, entity_of
@@ -84,14 +90,14 @@ def run(
     """
     scenario = file if isinstance(file, Scenario) else load(file, set)
     name = "run" if isinstance(file, Scenario) else Path(file).stem
-    if scenario.clock.mode == "paced":
-        warm_up(scenario)
-    with ExitStack() as stack:
+    with told_compiling(progress), ExitStack() as stack:
+        if scenario.clock.mode == "paced" and scenario.fidelity == "signal":
+            warm_up(scenario)
         folder = run_folder(name, out) if write else None
         source = None if isinstance(file, Scenario) else file
         try:
             twin = stack.enter_context(
-                Twin(scenario, name, folder, keep, source, None if junit is None else Path(junit))
+                kind_of(scenario)(scenario, name, folder, keep, source, None if junit is None else Path(junit))
             )
         except BaseException:
             if folder is not None:  # nothing ran: the same command must be possible again
@@ -103,6 +109,15 @@ def run(
             twin.finish(True, failure=f"{type(error).__name__}: {error}")
             raise
         return twin.finish(interrupted)
+
+
+def kind_of(scenario: Scenario) -> type[Twin]:
+    """What plays the scenario's fidelity."""
+    if scenario.fidelity == "signal":
+        return Twin
+    from twin.system_run import SystemTwin
+
+    return SystemTwin
 
 
 def warm_up(scenario: Scenario) -> None:
@@ -146,7 +161,7 @@ def open_frontend(scenario: Scenario) -> Frontend:
     draws = Draws(scenario.seed)
 
     def noise(label: str, t_ns: Int[Array, " event"], shape: tuple[int, ...]) -> Complex[Array, event * shape]:
-        drawn = draws.complex_normal(f"{name}.{label}", np.arange(len(t_ns)) * 0, t_ns, int(np.prod(shape)))
+        drawn = draws.complex_normal(f"{name}.{label}", 0, t_ns, prod(shape))
         return drawn.reshape(len(t_ns), *shape)
 
     site = scenario.sites[name]
@@ -186,7 +201,14 @@ def parts_of(scenario: Scenario) -> Parts:
         precoder=control.precoding,
         combiner=control.combining,
         control_latency_ns=control.control_latency_ns,
+        data_echoes=scenario.sensing.data_echoes,
     )
+
+
+def listening_ns(scenario: Scenario) -> int:
+    """How long data blocks are listened to; 0 for not at all."""
+    wanted = scenario.sensing.data_echoes
+    return wanted.integration_ns if wanted.blocks else 0
 
 
 def antennas(scenario: Scenario) -> dict[int, AntennaArray]:
@@ -217,6 +239,9 @@ def changes(script: Fault) -> Iterator[tuple[int, str, memory.Fault]]:
 class Twin:
     """Everything a run opens, and what it leaves behind."""
 
+    invariants: Invariants | None = None  # what every subframe is held to
+    steerable = True  # there is a machine with a controller, for others to take over or look over its shoulder
+
     def __init__(
         self,
         scenario: Scenario,
@@ -239,6 +264,10 @@ class Twin:
             raise
 
     def _open(self, scenario: Scenario, name: str, folder: Path | None, keep: bool, file: str | Path | None) -> None:
+        if self.steerable != (scenario.fidelity == "signal"):
+            raise Misuse(
+                f"fidelity = {scenario.fidelity!r}: has neither samples nor beams, which this needs; take fidelity: signal"
+            )
         (self.site_name,) = scenario.sites
         draws = Draws(scenario.seed)
         movers = [
@@ -255,22 +284,17 @@ class Twin:
             sensing_fidelity=scenario.sensing.fidelity,
             antennas=antennas(scenario),
             link=scenario.communication.link if scenario.communication.fidelity == "waveform" else None,
+            listening_ns=listening_ns(scenario),
         )
         names = self.air.world.names
         self.entity = np.array(sorted(names), dtype=np.int64)
         self.user = self.air.world.users
         self.entity_names, self.user_names = (tuple(names[int(e)] for e in ids) for ids in (self.entity, self.user))
         self.engine = Engine(scenario.clock)
-        self.machine = open_frontend(scenario)
-        frontend: Frontend = Patient(self.machine, scenario.sites[self.site_name].patience_ns)
-        self.stack.callback(frontend.close)
-        self.chain = Chain(parts_of(scenario), frontend.spec, self.air.numerology, self.engine.ledger.stage)
-        self.site = loop.opened(self.site_name, frontend, self.chain, self.air.numerology)
-        self.site.control_latency_ns = self.chain.parts.control_latency_ns
-        self.scorer = Scorer(self.user, self.entity)
+        spec = self._equip(scenario)
         self.summary = Summary(self.user_names, self.entity_names)
         self.hash = RunHash()
-        self.expectations = Expectations(scenario, self.user_names, frontend.spec, file)
+        self.expectations = Expectations(scenario, self.user_names, spec, file)
         self.kept: list[Kpi] | None = [] if keep else None
         self.run_id = f"{name}-{scenario.seed}-{time.time_ns():x}"
         clock = scenario.clock
@@ -284,7 +308,7 @@ class Twin:
             "clock": {"mode": clock.mode, "factor": clock.factor},
             "users": dict(zip(map(str, self.user), self.user_names, strict=True)),
             "movers": {str(e): n for e, n in names.items()},
-            "controls": [] if scenario.bus.state == "none" else list(VERBS),
+            "controls": [] if scenario.bus.state == "none" or not self.steerable else list(VERBS),
             **self.about,
         }
         self.bus: Bus = NullBus()
@@ -296,36 +320,57 @@ class Twin:
             )
             self.stack.callback(bus.close)
             self.bus = bus
-            self.helm = Helm(
-                bus,
-                self.engine,
-                scenario,
-                self.site,
-                self.chain,
-                dict(zip(self.user_names, self.user.tolist(), strict=True)),
-                self.air.world.at,
-                self.change,
-                lambda: self.asked_to_stop(),
-            )
+            if self.steerable:
+                self.helm = Helm(
+                    bus,
+                    self.engine,
+                    scenario,
+                    self.site,
+                    self.chain,
+                    dict(zip(self.user_names, self.user.tolist(), strict=True)),
+                    self.air.world.at,
+                    self.change,
+                    lambda: self.asked_to_stop(),
+                )
         self.tap: Tap | None = None
         if scenario.bus.iq != "none":
             self.tap = Tap(scenario.bus.iq, scenario.bus.taps, self.site_name, door(scenario), scenario.bus.insecure)
             self.stack.callback(self.tap.close)
         self.recorder: Recorder | None = None
-        self.table: Any = None
-        self.columns: list[str] = []  # of the table
-        self.wall_s = 0.0  # played so far
+        self.subframes, self.wall_s = 0, 0.0  # played so far
         if folder is not None:
             (folder / "scenario.yaml").write_text(dump(scenario), encoding="utf-8")
             self.recorder = self.stack.enter_context(
                 Recorder(folder / "recording.mcap", about=about, limit_bytes=int(scenario.record.limit_mb * 1e6))
             )
-            stream = self.stack.enter_context((folder / "kpi.csv").open("w", newline="", encoding="utf-8"))
-            self.table = csv.writer(stream)
+            if self.steerable:
+                stream = self.stack.enter_context((folder / "kpi.csv").open("wb"))
+                self.summary.table = Table(stream, self.user_names, self.entity_names)
+        self.easing: tuple[Scenario, Scenario, tuple[str, str]] | None = (
+            None  # as it is, searching less, and both dumps
+        )
+        if clock.overrun == "ease":
+            less = eased(scenario)
+            self.easing = scenario, less, (dump(scenario), dump(less))
         self.last: Subframe | None = None
+        self.there: tuple[Any, Any] | None = None  # entities, and which of all they are
         self.restless: dict[int, float] = {}
         self.nearest_m = np.inf
         self.beam_due_ns: dict[str, int] = {}
+
+    def _equip(self, scenario: Scenario) -> FrontendSpec:
+        """The machine, its controller, and who scores both; returns the machine's nameplate."""
+        self.machine = open_frontend(scenario)
+        frontend: Frontend = Patient(self.machine, scenario.sites[self.site_name].patience_ns)
+        self.stack.callback(frontend.close)
+        self.chain = Chain(parts_of(scenario), frontend.spec, self.air.numerology, self.engine.ledger.stage)
+        self.site = loop.opened(self.site_name, frontend, self.chain, self.air.numerology)
+        self.site.control_latency_ns = self.chain.parts.control_latency_ns
+        self.scorer = Scorer(self.user, self.entity)
+        device = scenario.sites[self.site_name].device
+        ideal = isinstance(device, Sim) and device.ageing == Ageing() and device.impairments == Impairments()
+        self.invariants = self.site.invariants = Invariants(frontend.spec, ideal, self.folder)
+        return frontend.spec
 
     def __enter__(self) -> Twin:
         return self
@@ -333,16 +378,22 @@ class Twin:
     def __exit__(self, *error: object) -> None:
         self.stack.close()
 
-    def change(self, scenario: Scenario) -> None:
+    def change(self, scenario: Scenario, text: str | None = None) -> None:
         """Go by another scenario from the next subframe on: its parts of the chain, and the faults that this one has not; from the next call of
-        ``play`` on its propagation, fidelity and duration too. That is said and recorded, so that the run can be had again.
+        ``play`` on its propagation, fidelity and duration too. That is said and recorded, so that the run can be had again; ``text`` is its dump,
+        where that is known.
         """
         self.chain.parts = parts_of(scenario)
         self.site.control_latency_ns = self.chain.parts.control_latency_ns
         at_ns = self.engine.now
-        told = Change(t_ns=at_ns, scenario=dump(scenario))
+        told = Change(t_ns=at_ns, scenario=dump(scenario) if text is None else text)
         self.say(f"{self.site_name}.change.", told, at_ns, wire.encode(told))
-        self.air = replace(self.air, channel=scenario.channel, sensing_fidelity=scenario.sensing.fidelity)
+        self.air = replace(
+            self.air,
+            channel=scenario.channel,
+            sensing_fidelity=scenario.sensing.fidelity,
+            listening_ns=listening_ns(scenario),
+        )
         strike(self.machine, [fault for fault in scenario.faults if fault not in self.scenario.faults])
         self.scenario = scenario
 
@@ -350,9 +401,7 @@ class Twin:
         """Run from subframe ``first`` to before ``last`` (nothing: to the end) or to an interrupt; return whether it was interrupted."""
         subframes = self.scenario.subframes if last is None else last
         self.progress = Progress(subframes, self.air.numerology.subframe_ns) if progress else None
-        process = self.engine.process(
-            loop.play(self.engine, self.air, self.site, self.scorer, subframes, self.watch, split, first)
-        )
+        process = self.engine.process(self._story(first, subframes, split))
         self.started = time.perf_counter()
         self.engine.start()
         try:
@@ -361,13 +410,18 @@ class Twin:
                     self.helm.seats.join()
                     self.engine.start()
                 self.engine.run(until=process)
+            self._turn()
         except KeyboardInterrupt:
+            self._turn()
             return True
         finally:
             self.wall_s += time.perf_counter() - self.started
             if self.progress is not None:
                 self.progress.close()
         return False
+
+    def _story(self, first: int, last: int, split: bool) -> Generator[Any, Any, None]:
+        return loop.play(self.engine, self.air, self.site, self.scorer, last, self.watch, split, first)
 
     def watch(self, subframe: Subframe, site: loop.Site) -> None:
         """Publish, record and count one subframe."""
@@ -398,6 +452,8 @@ class Twin:
             self.tap.say(subframe.echo)
         if self.bus.wanted(prefix + "clock."):
             self.bus.publish(prefix + "clock.", self._clock(subframe), t_ns)
+        if self.invariants is not None and self.bus.wanted(prefix + "invariants."):
+            self.bus.publish(prefix + "invariants.", self.invariants.margins, t_ns)
         if self.bus.wanted(f"flat.{prefix}kpi."):
             self.bus.flat(prefix + "kpi.", flatten(subframe.kpi), t_ns)
         self.bus.service()
@@ -407,18 +463,27 @@ class Twin:
         if subframe.k % LOOK_SUBFRAMES == 0:
             self.warn_of_restless(subframe)
         self.expectations.add(subframe)
-        self.summary.add(subframe.kpi, np.isin(self.entity, subframe.truth.entity))
+        self.subframes += 1
+        self.last = subframe
+        if self.summary.add(subframe.kpi, self._present(subframe.truth)):
+            self._turn()
         if self.kept is not None:
             self.kept.append(subframe.kpi)
-        if self.table is not None:
-            self._row(subframe.kpi)
         if self.progress is not None:
             self.progress.show(subframe.k + 1)
-        self.last = subframe
         if self.helm is not None:
             self.helm.desk.hold(subframe.k)
+        if self.easing is not None:
+            self._ease(self.easing)
         if self.asked_to_stop() or (self.helm is not None and self.helm.desk.stopped):
             raise KeyboardInterrupt
+
+    def _ease(self, easing: tuple[Scenario, Scenario, tuple[str, str]]) -> None:
+        """Go over to less searching, or back, as the clock asks for; who was changed by somebody else meanwhile stays so."""
+        full, less, texts = easing
+        now = {True: full, False: less}[self.engine.eased]  # what is to be left
+        if self.scenario is now:
+            self.change(less if self.engine.eased else full, texts[self.engine.eased])
 
     def warn_of_restless(self, subframe: Subframe) -> None:
         """Note users whose channel changes within a block: what follows from one gain a block is then a picture."""
@@ -462,37 +527,23 @@ class Twin:
             stage_ns=dict(engine.ledger.last),
         )
 
-    def _row(self, kpi: Kpi) -> None:
-        names = {"user": self.user_names, "entity": self.entity_names}
-        columns: dict[str, Any] = {}
-        for entry in fields(kpi):
-            value = getattr(kpi, entry.name)
-            if value is None or isinstance(value, tuple):  # not said by this run's parts, or said in words
-                continue
-            if not isinstance(value, np.ndarray):
-                columns[entry.name] = value
-            elif entry.name not in ("user", "entity", "block_rate_bps"):
-                axis = names["user" if len(value) == len(self.user_names) and "user" in str(entry.type) else "entity"]
-                for who, row in zip(axis, value, strict=True):
-                    if np.ndim(row):
-                        columns.update(
-                            {
-                                f"{entry.name}.{p}.{who}": v
-                                for p, v in zip(("uy", "uz", "range_m", "velocity_mps"), row, strict=True)
-                            }
-                        )
-                    else:
-                        columns[f"{entry.name}.{who}"] = row
+    def _present(self, truth: Truth) -> Bool[Array, " entity"]:
+        """Which movers are there; looked up when others are than before."""
+        if self.there is None or not np.array_equal(self.there[0], truth.entity):
+            self.there = truth.entity, np.isin(self.entity, truth.entity)
+        return self.there[1]
+
+    def _turn(self) -> None:
+        """Write the rows of the table that wait."""
         try:
-            if kpi.k == 0:
-                self.columns = list(columns)
-                self.table.writerow(columns)
-            # the first subframe's columns hold for the table, whatever parts say more or less after a change
-            self.table.writerow(columns.get(name, np.nan) for name in self.columns)
+            self.summary.turn()
         except OSError as full:
-            file, self.table = self.folder / "kpi.csv" if self.folder is not None else "kpi.csv", None
+            self.summary.table = None
+            at_ns = 0 if self.last is None else self.last.t_ns
             raise OSError(
-                full.errno, f"{full.strerror}: the run ends at t = {kpi.t_ns * 1e-9:g} s, what ran is kept", str(file)
+                full.errno,
+                f"{full.strerror}: the run ends at t = {at_ns * 1e-9:g} s, what ran is kept",
+                str(self.folder / "kpi.csv" if self.folder is not None else "kpi.csv"),
             ) from full
 
     def _keep_a_dwell(self, file: Path) -> None:
@@ -508,9 +559,13 @@ class Twin:
 
     def finish(self, interrupted: bool, failure: str = "") -> Run:
         """Close everything and write the summary."""
+        with suppress(OSError):  # what ran was written when it ended, unless there is a failure to tell of
+            self._turn()
         told = self.summary.told()
         told["clock"] = self.engine.report()
         told["warnings"] = self.warnings()
+        if self.invariants is not None:
+            told["invariants"] = self.invariants.told()
         self.expectations.finish()
         told["expect"] = self.expectations.summary()
         if self.junit is not None:
@@ -519,8 +574,8 @@ class Twin:
             "id": self.run_id,
             "title": self.scenario.title,
             "seed": self.scenario.seed,
-            "subframes": self.summary.subframes,
-            "simulated_s": self.summary.subframes * self.air.numerology.subframe_ns * 1e-9,
+            "subframes": self.subframes,
+            "simulated_s": self.subframes * self.air.numerology.subframe_ns * 1e-9,
             "wall_s": self.wall_s,
             "interrupted": interrupted,
             "failure": failure,
@@ -582,13 +637,6 @@ class Progress:
         self.moves = sys.stderr.isatty()
         self.began = self.shown = time.perf_counter()
         self.done = 0
-        if self.moves:
-            print(
-                "starting; on the first run functions are compiled, for about half a minute",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
 
     def show(self, done: int) -> None:
         """Say how far the run is, at most a few times a second."""

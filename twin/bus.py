@@ -2,7 +2,7 @@
 
 Two sockets. ``state`` (XPUB) carries documents, two frames each: the topic, which ends in a dot, and one MessagePack
 map. ``control`` (a ``hal.session`` server) answers questions: ``snapshot`` for late joiners, ``losses`` from listeners
-that count. There is no thread: both are looked at in ``service``, once a subframe.
+that count. Both are looked at in ``service``, once a subframe, by the thread that owns the bus.
 
 A stream, named by its topic, says what it carries (``descriptor``) and then sends numbered ``event``s. The stream
 ``run.`` opens with ``start``, beats (``heartbeat``) and ends with ``stop``. ``seq`` counts every document of a stream
@@ -58,6 +58,7 @@ QUESTIONS = 64  # answered in one service: a flood costs the loop this much and 
 TOLD = 16  # refusals taken over in one subframe
 PREFIXES = 10_000  # different subscriptions; more are not counted
 PAIRS = 32  # tries to find a free port with a free one after it
+BYTES_PER_S = 200e6  # that a peer may send on control in the long run
 CONTROL_BYTES = 64 * 1024 * 1024  # of one message on control: what is longer cuts its sender's connection
 LISTENERS = frozenset(("monitor", "controller", "admin"))
 STEERERS = frozenset(("controller", "admin"))
@@ -185,8 +186,8 @@ class NullBus:
 
 
 @cache
-def _columns(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], Any], tuple[str, ...]]:
-    """Of a record: the names of its plain numbers and what fetches them all at once, and the fields that may be rows of numbers."""
+def _columns(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], Any], tuple[str, ...], Callable[[Any], Any]]:
+    """Of a record: its plain numbers, its fields that may be rows of numbers, and what fetches each kind all at once."""
     types = get_type_hints(kind, include_extras=True)
     scalars = tuple(field.name for field in fields(kind) if types[field.name] in (int, float, bool))
     rows = tuple(
@@ -194,8 +195,16 @@ def _columns(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], Any], tuple[st
         for field in fields(kind)
         if field.name not in scalars and len(str(getattr(types[field.name], "dim_str", "x")).split()) == 1
     )
-    fetch = attrgetter(*scalars) if len(scalars) > 1 else lambda record: [getattr(record, name) for name in scalars]
-    return scalars, fetch, rows
+    return scalars, _fetching(scalars), rows, _fetching(rows)
+
+
+def _fetching(names: tuple[str, ...]) -> Callable[[Any], Any]:
+    return attrgetter(*names) if len(names) > 1 else lambda record: [getattr(record, name) for name in names]
+
+
+@cache
+def _entries(name: str, length: int) -> tuple[str, ...]:
+    return tuple(f"{name}[{k}]" for k in range(length))
 
 
 def flatten(record: Any, longest: int = 16) -> dict[str, float]:
@@ -206,15 +215,15 @@ def flatten(record: Any, longest: int = 16) -> dict[str, float]:
     if isinstance(record, Mapping):
         flat, rest = {}, iter(record.items())
     else:
-        scalars, fetch, rows = _columns(record.__class__)
-        flat = dict(zip(scalars, map(float, fetch(record)), strict=True))
-        rest = ((name, getattr(record, name)) for name in rows)
+        scalars, numbers, rows, arrays = _columns(record.__class__)
+        flat = dict(zip(scalars, map(float, numbers(record)), strict=True))
+        rest = zip(rows, arrays(record), strict=True)
     for name, value in rest:
         if value is None:
             continue
         if isinstance(value, np.ndarray):
-            if value.ndim == 1 and len(value) <= longest and value.dtype.kind in "fiub":
-                flat.update((f"{name}[{k}]", float(entry)) for k, entry in enumerate(value.tolist()))
+            if value.size <= longest and value.ndim == 1 and value.dtype.kind in "fiub":
+                flat.update(zip(_entries(name, len(value)), map(float, value.tolist()), strict=True))
         elif isinstance(value, (bool, int, float, np.number, np.bool_)) and not isinstance(value, np.complexfloating):
             flat[name] = float(value)
     return flat
@@ -327,7 +336,12 @@ class ZmqBus:
             _refuse_taken("control", beside)
             try:
                 self._server = Server(
-                    beside, keys, insecure, name=f"twin {self.run}", limit_bytes=CONTROL_BYTES, gate=Gate(RULES, OTHER)
+                    beside,
+                    keys,
+                    insecure,
+                    name=f"twin {self.run}",
+                    limit_bytes=CONTROL_BYTES,
+                    gate=Gate(RULES, OTHER, bytes_per_s=BYTES_PER_S),
                 )
             except Misuse as error:
                 if control is None and self.state != state:  # our own pick of a port: the next one may be free beside

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,15 +17,17 @@ import numpy as np
 from hal.array import LIGHT_MPS, direction_to, element_amplitude
 from hal.chain import thermal_noise_w
 from hal.errors import Misuse
-from hal.frontend import FrontendSpec
+from hal.frontend import BeamReport, FrontendSpec
 from hal.network import response
 from hal.record import Array, Complex, Float, Int
 from twin.binding import bind
 from twin.binding import start as nobody_bound
 from twin.combining import Combiner
 from twin.combining.squinted import Squinted
+from twin.data_echoes import DataEchoes
 from twin.estimation import Estimator
 from twin.estimation.ring import Ring, Vectors
+from twin.physics.held import in_force
 from twin.planning import Planner, Requests
 from twin.planning._rows import join
 from twin.precoding import Design, Precoder, Problem
@@ -102,6 +105,7 @@ class Parts:
     precoder: Precoder
     combiner: Combiner = field(default_factory=Squinted)  # of echoes
     control_latency_ns: int = 0  # from a data beam's design to its command: its power waits as long
+    data_echoes: DataEchoes = field(default_factory=DataEchoes)  # which data blocks are listened to
 
 
 class Chain:
@@ -135,12 +139,18 @@ class Chain:
         # of each transmit slot: weights and power over subcarriers, as last set
         self._baseband: dict[int, tuple[Complex[Array, " chain"], Float[Array, " subcarrier"]]] = {}
         self._streams: tuple[Vectors, PilotObservation] | None = None  # of a subframe that serves several users at once
+        self._sent: BeamReport | None = None  # the transmit memory as last reported
+
+    @property
+    def _planned(self) -> FrontendSpec:
+        """The machine as the planner may use it: less what listening to data blocks takes."""
+        return self.parts.data_echoes.less(self.spec)
 
     def first(self) -> Command:
         """A plan from nothing known, and every beam it may need."""
-        planner = self.parts.planner
-        plan = planner.plan(0, self.belief, np.zeros(0, np.int64), self.spec, self.numerology, None)
-        wanted = join(planner.raster_requests(self.spec), planner.dwell_requests(plan, self.belief, self.spec))
+        planner, spec = self.parts.planner, self._planned
+        plan = planner.plan(0, self.belief, np.zeros(0, np.int64), spec, self.numerology, None)
+        wanted = join(planner.raster_requests(spec), planner.dwell_requests(plan, self.belief, spec))
         return Command(plan=plan, beams=self._beams(wanted))
 
     def steer(self, echo: EchoObservation) -> Command:
@@ -159,27 +169,41 @@ class Chain:
     def perceive(self, echo: EchoObservation) -> None:
         """The first half of ``steer``: the belief after the echoes."""
         parts, stage, now_ns = self.parts, self.stage, echo.t_ns + echo.plan.sensing_ns
+        before, refined = self.belief.tracks, None
+        if echo.blocks is not None:
+            with stage("data_echoes"):
+                before, refined = parts.data_echoes.refined(echo, before, parts.tracker)
         with stage("sensing"):
-            predicted = parts.tracker.predict(self.belief.tracks, echo.t_ns)
+            predicted = parts.tracker.predict(before, echo.t_ns)
             detections = parts.detector.detect(echo, predicted) if echo.detections is None else echo.detections
         with stage("tracking"):
-            tracks = parts.tracker.predict(parts.tracker.update(self.belief.tracks, detections, echo), now_ns)
-        self.belief = replace(self.belief, t_ns=now_ns, detections=detections, tracks=tracks)
+            tracks = parts.tracker.predict(parts.tracker.update(before, detections, echo), now_ns)
+        self.belief = replace(self.belief, t_ns=now_ns, detections=detections, tracks=tracks, refined=refined)
+        self._sent = echo.transmit_beam
         self._before_pilots, self._bindings_before = self.belief, self._bindings
 
     def plan(self, now: Occasion) -> Plan:
         """The knob ``plan``, from what is believed."""
         with self.stage("planning"):
-            return self.parts.planner.plan(now.k + 1, self.belief, now.user, self.spec, self.numerology, now.plan)
+            plan = self.parts.planner.plan(now.k + 1, self.belief, now.user, self._planned, self.numerology, now.plan)
+            if self._sent is None:
+                return plan
+            after_ns, parts = now.t_ns + self.numerology.subframe_ns, self.parts
+            return parts.data_echoes.listening(
+                plan, self.belief.tracks, self._sent, self.spec, self.numerology, after_ns
+            )
 
     def point(self, now: Occasion, plan: Plan) -> BeamsCommand:
         """The knob ``beams``: what is left of this subframe and the next one, played by ``plan``, need."""
         planner, now_ns = self.parts.planner, now.t_ns + now.plan.sensing_ns
         with self.stage("precoding"):
             next_ns = now.t_ns + self.numerology.subframe_ns
-            data = planner.data_requests(plan, self.belief, self.spec, (now_ns + next_ns) // 2)
-            dwells = planner.dwell_requests(plan, self.belief, self.spec, next_ns)
-            return self._beams(join(data, dwells), len(data.transmit_slot), together=plan.baseband is not None)
+            data = planner.data_requests(plan, self.belief, self._planned, (now_ns + next_ns) // 2)
+            rows = join(data, planner.dwell_requests(plan, self.belief, self._planned, next_ns))
+            if plan.echo_slot is not None:
+                middle_ns = next_ns + self.numerology.subframe_ns // 2
+                rows = join(rows, self.parts.data_echoes.requests(plan, self.belief.tracks, self.spec, middle_ns))
+            return self._beams(rows, len(data.transmit_slot), together=plan.baseband is not None)
 
     def estimate(self, pilots: PilotObservation) -> None:
         """The first half of ``precode``: the belief after the pilots; what rates it foresees is ``foresee``'s to say."""
@@ -357,9 +381,8 @@ class Chain:
 
     def _predicted(self, pilots: PilotObservation, estimate: ChannelEstimate) -> Float[Array, " user"]:
         """Rate a user over the subframe, if the channel is what it is believed to be and the beam what was read back."""
-        channel = self.parts.estimator.channel(estimate, pilots)
         plan, numerology = pilots.plan, self.numerology
-        beam = pilots.transmit_beam.setpoint if pilots.transmit_beam.readback is None else pilots.transmit_beam.readback
+        beam = in_force(pilots.transmit_beam)
         subcarriers = len(numerology.subcarrier_hz)
         evenly = one_stream(self.spec)[:, 0], np.full(subcarriers, self.spec.transmit_power_w / subcarriers)
         rate = np.zeros(len(pilots.user))
@@ -374,7 +397,7 @@ class Chain:
         settings = beam.delay_s[row], beam.phase_rad[row], beam.amplitude[row]
         sent = response(self.spec.transmit.network, *settings, numerology.subcarrier_hz)
         digital, power_w = zip(*(self._baseband.get(int(s), evenly) for s in slot[who]), strict=True)
-        heard = np.sum((channel[who][..., None, :] @ sent)[..., 0, :] * np.stack(digital)[:, None], axis=-1)
+        heard = np.sum(self.parts.estimator.through(estimate, pilots, who, sent) * np.stack(digital)[:, None], axis=-1)
         size = np.abs(estimate.gain[who]) ** 2
         known = size > 0  # what is not known of a gain has power too
         more = np.where(known, 1 + estimate.gain_variance[who] / np.where(known, size, 1.0), 1.0)
@@ -385,12 +408,14 @@ class Chain:
         return rate
 
 
+@lru_cache(maxsize=16)
 def one_stream(spec: FrontendSpec) -> Complex[Array, "chain 1"]:
     """Baseband weights of one stream that keep the radiated power: equal on chains of disjoint elements, the first of chains that share them."""
     wired = spec.transmit.network.wired
     shared = bool((wired.sum(axis=0) > 1).any())
     weights = np.zeros((len(wired), 1), dtype=np.complex128)
     weights[: 1 if shared else len(wired)] = 1.0 if shared else len(wired) ** -0.5
+    weights.flags.writeable = False  # whoever asks gets these
     return weights
 
 
@@ -420,10 +445,13 @@ def to_light(
         ) / np.maximum(pattern, 1e-6)
     most = min(MOST_TARGETS, len(seen)) if data_rows else 0
     found, gain = np.tile([1.0, 0.0, 0.0], (len(direction), most, 1)), np.zeros((len(direction), most))
-    for row in range(data_rows if most else 0):
-        able = np.flatnonzero((away[:, 0] > 0) & ((tracks.user[seen] != user[row]) | (user[row] < 0)))
-        nearest = able[np.argsort(-(away[able] @ direction[row]), kind="stable")[:most]]
-        found[row, : len(nearest)], gain[row, : len(nearest)] = away[nearest], size[nearest]
+    if most:
+        whose = user[:data_rows, None]
+        able = (away[:, 0] > 0) & ((tracks.user[seen] != whose) | (whose < 0))  # [row track]
+        apart = np.where(able, -(direction[:data_rows] @ away.T), np.inf)
+        nearest = np.argsort(apart, axis=1, kind="stable")[:, :most]
+        row, place = np.nonzero(np.take_along_axis(able, nearest, axis=1))
+        found[row, place], gain[row, place] = away[nearest[row, place]], size[nearest[row, place]]
     return found, gain
 
 

@@ -20,7 +20,10 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from hal.errors import Misuse
 from twin.registry import nearest
 
-__all__ = ["Document", "Place", "Problem", "ScenarioError", "parse", "read", "shown", "written"]
+__all__ = ["LARGEST_INT", "Document", "Place", "Problem", "ScenarioError", "parse", "read", "shown", "written"]
+
+MOST_VALUES = 100_000  # of a scenario, aliases counted as often as they stand
+LARGEST_INT = 2**63  # what every reader of a number can hold
 
 Place = tuple[str | int, ...]  # keys and indices from the top of the file: ("sites", "bs0", "position_m", 2)
 Spot = tuple[str, int, int]  # source, line and column from 1; line 0: the source has no lines
@@ -125,6 +128,9 @@ def parse(text: str, name: str = "<text>", overrides: Mapping[str, Any] = Mappin
     document = Document(name)
     try:
         node = YAML(typ="safe", pure=True).compose(text)
+    except RecursionError:
+        document.complain((), "is nested too deeply", spot=(name, 1, 1))
+        document.verdict()
     except YAMLError as error:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         spot = (name, mark.line + 1, mark.column + 1) if mark is not None else (name, 0, 0)
@@ -138,7 +144,11 @@ def parse(text: str, name: str = "<text>", overrides: Mapping[str, Any] = Mappin
         document.complain((), "must be a mapping of keys", _kind(node), spot=_spot(name, node))
         document.verdict()
     document.spots[()] = (_spot(name, node), (name, node.start_mark.line + 1, node.start_mark.column + 1))
-    document.value = _value(node, (), document, name, ())
+    try:
+        document.value = _value(node, (), document, name, ())
+    except RecursionError:
+        document.complain((), "is nested too deeply", spot=(name, 1, 1))
+        document.verdict()
     for target, value in overrides.items():
         _apply(document, target, value if isinstance(value, str) else json.dumps(value))
     return document
@@ -202,6 +212,9 @@ def _value(node: Node, place: Place, document: Document, name: str, inside: tupl
         document.complain(place, "an alias that contains itself", spot=_spot(name, node))
         return None
     inside = (*inside, node)
+    if len(document.spots) > MOST_VALUES:  # a few lines of aliases of aliases stand for more than any memory holds
+        document.complain((), f"stands for more than {MOST_VALUES} values; write fewer aliases", spot=(name, 1, 1))
+        document.verdict()
     if isinstance(node, ScalarNode):
         return _scalar(node, place, document, name)
     if not re.fullmatch(r"tag:yaml\.org,2002:(map|seq)", str(node.tag)):
@@ -241,7 +254,11 @@ def _scalar(node: ScalarNode, place: Place, document: Document, name: str) -> An
         if tag.endswith(":bool"):
             return {"true": True, "false": False}[text.lower()]
         if tag.endswith(":int"):
-            return int(plain, 0) if re.match(r"[-+]?0[xXoObB]", plain) else int(plain)
+            number = int(plain, 0) if re.match(r"[-+]?0[xXoObB]", plain) else int(plain)
+            if not -LARGEST_INT <= number < LARGEST_INT:
+                document.complain(place, "a whole number must lie in -2^63 .. 2^63 - 1", spot=_spot(name, node))
+                return None
+            return number
         if tag.endswith(":float"):
             return float(re.sub(r"(?i)\.(inf|nan)$", r"\1", plain))
     except (ValueError, KeyError):

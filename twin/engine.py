@@ -23,7 +23,8 @@ from hal.errors import LateArrival, Misuse
 __all__ = ["Engine", "Ledger", "Mode", "Overrun", "Pacing", "Tally", "table", "whole"]
 
 Mode = Literal["free", "paced", "lockstep"]
-Overrun = Literal["stretch", "hold", "skip", "abort"]
+Overrun = Literal["stretch", "hold", "skip", "ease", "abort"]
+EASED_SUBFRAMES = 40  # in time in a row, before quality goes up again
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,15 @@ class Pacing:
     - ``skip`` drops to the next deadline that is still ahead and counts those it dropped: the epoch slips by whole
       periods, so that subframes stay on the wall clock's grid (what frame-aligned hardware outside needs). No simulated
       subframe is left out, in this policy or in any other.
+    - ``ease`` is ``hold`` with less searching: from the subframe after next on the parts under control take their cheapest settings
+      (``twin.easing``), until forty subframes in a row were in time. What it changes is recorded as an admin's change is, so
+      that the run can be had again.
     - ``abort`` raises LateArrival, which names the subframe, the lateness and the stage that took longest.
     """
 
     mode: Mode = "free"
     factor: Annotated[float, Gt(0)] = 1.0  # simulated seconds a wall second: 1 is real time, 0.5 half as fast
-    overrun: Overrun = "stretch"  # what a late subframe does: stretch, hold, skip or abort
+    overrun: Overrun = "stretch"  # what a late subframe does: stretch, hold, skip, ease or abort
     spin_ns: Annotated[int, In("us"), Ge(0)] = (
         100_000  # spun at a wait's end; up to five times it where sleeps wake later
     )
@@ -246,6 +250,8 @@ class Engine(simpy.Environment):
         self.lag_ns = 0  # of the subframe that last ended, against its deadline
         self.late = 0  # deadlines that had passed when their subframe ended
         self.skipped = 0  # deadlines dropped (overrun = skip)
+        self.eased = False  # quality is to be low (overrun = ease)
+        self._calm = 0  # subframes in time, in a row
         self.slipped_ns = 0  # how far the epoch has moved (overrun = stretch or skip)
         self._clock, self._sleep = clock, sleep
         self._spin_ns = (
@@ -314,20 +320,26 @@ class Engine(simpy.Environment):
         if self._epoch is None:
             self._epoch, self._origin = now, t_ns
         deadline = self._epoch + round((t_ns - self._origin) / pacing.factor)
+        if deadline - now > budget_ns + 1:  # no subframe ends before it began: the clock went back, and the epoch goes with it
+            self._epoch -= deadline - now - budget_ns
+            deadline = now + budget_ns
         wait_ns, in_time = deadline, now <= deadline
         if not in_time:
             self.late += 1
             self.lag_ns = now - deadline
             wait_ns = self._overrun(t_ns, now, deadline, budget_ns)
         ahead = wait_ns - now - self._spin_ns
+        before = now
         if ahead > 0:
             self._sleep(ahead * 1e-9)
             now = clock()
             needed = now - (wait_ns - self._spin_ns) + pacing.spin_ns // 4
             needed = min(max(needed, pacing.spin_ns), 5 * pacing.spin_ns)
             self._spin_ns += (needed - self._spin_ns) // 4  # one late wake in many is no reason to spin longer
-        while now < wait_ns:
-            now = clock()
+        while before <= now < wait_ns:  # a clock that goes back meanwhile is not waited for
+            before, now = now, clock()
+        self._calm = self._calm + 1 if in_time else 0
+        self.eased = pacing.overrun == "ease" and (not in_time or (self.eased and self._calm < EASED_SUBFRAMES))
         if in_time:
             self.lag_ns = now - deadline
         self.ledger.late(self.lag_ns)
@@ -344,7 +356,7 @@ class Engine(simpy.Environment):
             raise LateArrival(
                 f"the subframe that ends at t = {t_ns} ns was {late_ns / 1e3:.0f} us late "
                 f"(it has {budget_ns / 1e3:.0f} us of wall time){most}. "
-                f"clock.overrun = abort stops here; to go on choose stretch, hold or skip, "
+                f"clock.overrun = abort stops here; to go on choose stretch, hold, skip or ease, "
                 f"or a clock.factor below {self.pacing.factor:g}"
             )
         slip_ns = 0

@@ -27,7 +27,7 @@ from pydantic import (
 
 from hal.check import UNITS, Family, In, unit_of
 from hal.errors import Misuse
-from twin.document import Place, shown
+from twin.document import LARGEST_INT, Place, shown
 from twin.registry import make, nearest
 
 __all__ = [
@@ -162,6 +162,8 @@ def convert(value: float, unit: str, name: str, whole: bool = False) -> Any:
     if exact != low:
         suffix = unit_of(name)
         raise Misuse(f"must be a whole number of {suffix}: {exact.normalize():f} lies between {low} and {low + 1}")
+    if not -LARGEST_INT <= low < LARGEST_INT:
+        raise Misuse("is too large a number for any quantity")
     return low
 
 
@@ -270,7 +272,7 @@ def _bounded(kind: Any, rules: tuple[Any, ...]) -> Any:
 
 def _whole(value: Any) -> Any:
     # 1e3 is a float to YAML and a whole number to its writer; nothing is lost in taking it.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST_INT else value
 
 
 def _bare(number: float) -> float | int:

@@ -16,13 +16,14 @@ from hal.array import LIGHT_MPS as C
 from hal.array import element_amplitude, steering_gradient
 from hal.frontend import BeamReport, Emission, FrontendSpec, HalfSpec, Listen
 from hal.medium import Paths, beam_gains
-from hal.network import response
 from hal.planar import nodes_of, patterns_at
 from hal.record import Array, Bool, Complex, Float, Int, record
 from twin.channel import doppler_block_product
 from twin.link import Carried
-from twin.physics.bounds import direction_information, echo_bound
+from twin.overheard import Overheard, data_errors
+from twin.physics.bounds import direction_information, informed_bound
 from twin.physics.draws import Draws
+from twin.physics.held import held
 from twin.records import Belief, Detections, EchoObservation, Numerology, Truth
 
 __all__ = [
@@ -102,6 +103,11 @@ class Kpi:
     efficiency_bps_hz: Float[Array, " user"] | None = (
         None  # of users with several antennas, mean over their served blocks (``twin.antennas``)
     )
+    # of data blocks of the subframe before that were listened to (``twin.data_echoes``): as ``error`` and ``bound``
+    data_error: Float[Array, "entity 4"] | None = None  # estimate minus truth
+    data_bound: Float[Array, "entity 4"] | None = None  # standard deviation no unbiased estimate beats in those blocks
+    data_looks: int | None = None  # tracks that were heard
+    data_taken: int | None = None  # of them, updated
 
 
 @dataclass(frozen=True)
@@ -207,26 +213,23 @@ def dwell_bound(
     frequency = emission.drive.frequency_hz
     sent = sent_amplitude(dwell, spec) if sent is None else sent
     amplitude = paths.gain[0] * sent * np.sqrt(emission.drive.power_w[0].sum())
-    beam = receive.setpoint if receive.readback is None else receive.readback
-    row = np.flatnonzero(beam.slot == dwell.listen.slot[0])
-    combiner = response(
-        half.network, beam.delay_s[row], beam.phase_rad[row], beam.amplitude[row], frequency
-    )  # [1, 1, element, chain]
-    heard = beam_gains(paths, half.array, combiner, frequency, end="arrival")[0, :, 0]  # [path, chain]
+    combiner = held(half, receive, int(dwell.listen.slot[0]), float(frequency[0]))
+    assert combiner is not None
+    heard = beam_gains(paths, half.array, combiner[None, None], frequency, end="arrival")[0, :, 0]  # [path, chain]
     direction = paths.arrival_m / np.linalg.norm(paths.arrival_m, axis=1, keepdims=True)
-    b_gradient = leaning(half, direction, float(frequency[0]), combiner[0, 0])
+    b_gradient = leaning(half, direction, float(frequency[0]), combiner)
     b_gradient = b_gradient * element_amplitude(half.array, direction)[:, None, None]
-    noise = combiner[0, 0].T @ combiner[0, 0].conj()
+    noise = combiner.T @ combiner.conj()
     # what attenuators keep from a chain its termination makes up (hal.reception.noise_root); rounding is left as it is
     short = 1 - np.diagonal(noise).real
     noise = dwell.noise_w * (noise + np.diag(np.where(short > 1e-9, short, 0.0)))
     assert emission.drive.samples is not None
     samples, frames = emission.drive.samples.shape[-1], len(emission.drive.t_ns)
-    covariance = echo_bound(
+    told, power = direction_information(heard, b_gradient, noise)
+    covariance = informed_bound(
+        told,
+        power,
         amplitude=amplitude,
-        b=heard,
-        b_gradient=b_gradient,
-        noise_covariance=noise,
         carrier_hz=paths.carrier_hz,
         sample_rate_hz=numerology.sample_rate_hz,
         roll_off=numerology.roll_off,
@@ -234,7 +237,7 @@ def dwell_bound(
         frame_t_ns=emission.drive.t_ns,
         delay_s=paths.delay_s,
     )
-    return covariance, np.abs(amplitude) ** 2 * direction_information(heard, b_gradient, noise)[1] * (samples * frames)
+    return covariance, np.abs(amplitude) ** 2 * power * (samples * frames)
 
 
 def leaning(
@@ -356,6 +359,7 @@ class Scorer:
         reports: Sequence[tuple[str, BeamReport]],
         blocks: Blocks,
         down: Paths,
+        listened: Sequence[Overheard] | None = None,
     ) -> Kpi:
         """The key figures of subframe ``k``; ``reports`` are the machine's on the beams it was given in it."""
         predicted = self._spread(belief.channel.user, belief.predicted_bps)
@@ -383,14 +387,19 @@ class Scorer:
             efficiency_bps_hz=self._efficiency(blocks),
             **self._sensing(dwells, belief.detections, echo.receive_beam, echo.spec, echo.numerology),
             **self._following(truth, belief),
+            **(
+                {}
+                if listened is None
+                else data_errors(listened, belief.refined, echo.receive_beam, echo.spec, self.entity)
+            ),
         )
 
     def _spread(self, user: Int[Array, " some"], value: Float[Array, " some"] | None) -> Float[Array, " user"]:
         """Figures of some users along the axis of all; NaN for the others."""
         out = np.full(len(self.user), np.nan)
         if value is not None:
-            known = np.isin(user, self.user)
-            out[np.searchsorted(self.user, user[known])] = value[known]
+            which, row = np.nonzero(self.user[:, None] == user)
+            out[which] = value[row]
         return out
 
     def _service(self, blocks: Blocks, numerology: Numerology) -> dict[str, Any]:
@@ -463,19 +472,21 @@ class Scorer:
             owner, near = owners(value, spread, truth)
             aside += int(((owner >= 0) & ~near).sum())
             false_alarms += int((owner < 0).sum())
-            for i in np.flatnonzero(near):
-                j = owner[i]
-                told = np.isfinite(np.diagonal(spread[i]))
-                miss = np.where(told, value[i] - truth[j], np.nan)
-                square = miss[told] @ np.linalg.solve(spread[i][np.ix_(told, told)], miss[told])
-                nees.append(float(square * 4 / told.sum()))
-                seen[column[j]] = True
-                if not best_db[column[j]] >= decibels(snr[j]) or np.isnan(error[column[j], 0]):
-                    error[column[j]], bound[column[j]] = miss, np.sqrt(np.diagonal(covariance[j]))
-                    best_db[column[j]] = decibels(snr[j])
+            own = np.flatnonzero(near)
+            mover, told = owner[own], np.isfinite(np.diagonal(spread[own], axis1=1, axis2=2))
+            miss = np.where(told, value[own] - truth[mover], np.nan)
+            # what is not told weighs nothing
+            weight = np.where(told[:, :, None] & told[:, None], spread[own], np.eye(4))
+            square = squared(np.where(told, miss, 0.0), weight)
+            nees += (square * 4 / told.sum(axis=1)).tolist()
+            snr_db, sigma = decibels(snr), np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+            seen[column[mover]] = True
+            for i, j in enumerate(mover.tolist()):
+                at = column[j]
+                if not best_db[at] >= snr_db[j] or np.isnan(error[at, 0]):
+                    error[at], bound[at], best_db[at] = miss[i], sigma[j], snr_db[j]
             dark = np.isnan(best_db[column]) & np.isfinite(covariance[:, 0, 0])
-            best_db[column[dark]] = decibels(snr[dark])
-            bound[column[dark]] = np.sqrt(np.diagonal(covariance[dark], axis1=1, axis2=2))
+            best_db[column[dark]], bound[column[dark]] = snr_db[dark], sigma[dark]
         return {
             "entity": self.entity,
             "error": error,
@@ -500,18 +511,18 @@ class Scorer:
         confirmed = np.flatnonzero(tracks.confirmed)
         apart = np.linalg.norm(tracks.state[confirmed, None, :3] - now[None], axis=-1)
         owner = np.full(confirmed.size, -1)
-        nees = []
         for i, j in sorted(np.argwhere(apart < SAME_MOVER_M).tolist(), key=lambda pair: apart[pair[0], pair[1]]):
             column = int(np.searchsorted(self.entity, truth.entity[j]))
-            if owner[i] >= 0 or tracked[column] >= 0:
-                continue
-            owner[i], tracked[column] = j, tracks.track[confirmed[i]]
-            off = tracks.state[confirmed[i], :3] - now[j]
-            spread = tracks.covariance[confirmed[i], :3, :3]
-            miss_m[column], sigma_m[column] = apart[i, j], np.sqrt(np.trace(spread))
-            nees.append(float(off @ np.linalg.solve(spread, off)))
+            if owner[i] < 0 and tracked[column] < 0:
+                owner[i], tracked[column] = j, tracks.track[confirmed[i]]
+        follows = np.flatnonzero(owner >= 0)
+        whom, row = owner[follows], confirmed[follows]
+        spread, column = tracks.covariance[row, :3, :3], np.searchsorted(self.entity, truth.entity[whom])
+        nees = squared(tracks.state[row, :3] - now[whom], spread)
+        miss_m[column] = apart[follows, whom]
+        sigma_m[column] = np.sqrt(np.trace(spread, axis1=1, axis2=2))
         bound = tracks.user[confirmed] >= 0
-        right = [owner[i] >= 0 and truth.entity[owner[i]] == tracks.user[confirmed[i]] for i in np.flatnonzero(bound)]
+        right = truth.entity[whom] == tracks.user[row]
         return {
             "tracked": tracked,
             "position_error_m": miss_m,
@@ -519,10 +530,15 @@ class Scorer:
             "tracks_confirmed": confirmed.size,
             "tracks_tentative": int((~tracks.confirmed).sum()),
             "tracks_false": int((apart.min(axis=1) >= SAME_MOVER_M).sum()) if len(now) else confirmed.size,
-            "track_nees": float(np.mean(nees)) if nees else np.nan,
+            "track_nees": float(np.mean(nees)) if nees.size else np.nan,
             "users_bound": int(bound.sum()),
-            "users_bound_right": int(sum(right)),
+            "users_bound_right": int(right.sum()),
         }
+
+
+def squared(miss: Float[Array, "item value"], spread: Float[Array, "item value value"]) -> Float[Array, " item"]:
+    """Normalised squared errors ``d^T S^-1 d``."""
+    return np.asarray((miss * np.linalg.solve(spread, miss[..., None])[..., 0]).sum(axis=-1))
 
 
 def spot(value: Float[Array, "item 4"]) -> Float[Array, "item 3"]:

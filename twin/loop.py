@@ -22,8 +22,10 @@ from twin.antennas import with_received
 from twin.channel import Channel
 from twin.control import Controller, one_stream
 from twin.engine import Engine
+from twin.invariants import Invariants
 from twin.kpi import Blocks, Dwell, Kpi, Scorer, bound_detections, no_blocks, with_carried, with_served
 from twin.link import Link
+from twin.overheard import Overheard, observed_blocks, overhear
 from twin.physics.draws import Draws
 from twin.records import (
     BasebandCommand,
@@ -55,6 +57,7 @@ class Air:
     sensing_fidelity: str  # "echo": samples through the estimator; "bound": errors drawn from the Cramer-Rao bound
     antennas: Mapping[int, AntennaArray] = field(default_factory=dict)  # of users that have more than one
     link: Link | None = None  # plays a frame of bits in every served block; None: rates by the formula alone
+    listening_ns: int = 0  # of a data block that is listened to, how much is integrated; 0: none is
 
 
 @dataclass
@@ -71,6 +74,9 @@ class Site:
     receive: BeamReport
     control_latency_ns: int = 0  # from a data beam's design to its command
     waiting: list[tuple[int, BeamsCommand]] = field(default_factory=list)  # designed, to be commanded at these instants
+    overheard: list[Overheard] = field(default_factory=list)  # data blocks listened to since the last ``steer``
+    sent: list[Emission] = field(default_factory=list)  # of the data blocks of this subframe
+    invariants: Invariants | None = None  # what every subframe is held to; None: it is not
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,7 @@ def play(
         with stage("echo"):
             dwells, heard = sense(air, site, plan, start)
             echo = observed_echo(air, site, k, start, users, dwells, heard)
+            listened, site.overheard = site.overheard if air.listening_ns else None, []
         with stage("steer"):
             command = site.controller.steer(echo)
         with stage("set_beam"):
@@ -134,7 +141,10 @@ def play(
 
         yield engine.until(start + numerology.subframe_ns)
         with stage("kpi"):
-            kpi = scorer.score(k, truth, dwells, echo, site.controller.belief, reports, blocks, down)
+            kpi = scorer.score(k, truth, dwells, echo, site.controller.belief, reports, blocks, down, listened)
+            sent, site.sent = [*(dwell.emission for dwell in dwells), *site.sent], []
+            if site.invariants is not None:
+                site.invariants.hold(k, truth, plan, numerology, site.controller.belief, reports, sent, down, blocks)
         with stage("publish"):
             watch(Subframe(k, start, truth, dwells, echo, plan, reports, kpi), site)
         if command.plan is not None:
@@ -195,7 +205,7 @@ def sounding(air: Air, site: Site, event_ns: Int[Array, " event"], slot: int) ->
     cells = numerology.delay_bins * numerology.doppler_bins
     words = air.draws.words(f"{site.name}.symbols", np.arange(streams)[None, :], event_ns[:, None], (cells + 15) // 16)
     grid = qpsk(words, cells).reshape(frames, streams, numerology.delay_bins, numerology.doppler_bins)
-    samples = air.waveform.modulate(grid, numerology)
+    samples = air.waveform.modulate(grid.astype(np.complex64), numerology)
     return Drive(
         t_ns=event_ns,
         slot=np.full(frames, slot),
@@ -226,6 +236,7 @@ def observed_echo(
         detections=None,
         transmit_beam=site.transmit,
         receive_beam=site.receive,
+        blocks=observed_blocks(site.overheard),
     )
     if air.sensing_fidelity == "echo":
         return whole
@@ -250,7 +261,8 @@ def observed_pilots(
 ) -> PilotObservation | None:
     """All pilots up to block ``last``: orthogonal among users, coherent over the pilot's length, y = W^H h sqrt(p) + n."""
     numerology, plan = air.numerology, site.plan
-    users = users[np.isin(users, plan.user)]  # who came since the plan was made has no pilots in it yet
+    planned = users[:, None] == plan.user  # who came since the plan was made has no pilots in it yet
+    users, seat = users[planned.any(axis=1)], np.nonzero(planned)[1]
     update = np.flatnonzero((plan.update_block >= first) & (plan.update_block < last))
     if not update.size or not users.size:
         return before
@@ -265,8 +277,10 @@ def observed_pilots(
         digital=np.ones((event_ns.size, 1, 1), dtype=np.complex128),
     )
     one_antenna = np.ones((1, subcarriers, 1, 1), dtype=np.complex128)
-    emission = Emission(source=np.tile(users, update.size), drive=drive, row=alone, response=one_antenna)
-    slot = plan.pilot_receive_slot[update][:, np.searchsorted(plan.user, users)]
+    emission = Emission(
+        source=np.repeat(users[None], update.size, axis=0).ravel(), drive=drive, row=alone, response=one_antenna
+    )
+    slot = plan.pilot_receive_slot[update][:, seat]
     heard = site.frontend.receive(
         [(emission, up)], Listen(t_ns=event_ns, slot=slot.ravel(), bandwidth_hz=1e9 / numerology.pilot_ns)
     )
@@ -405,15 +419,18 @@ def serve(
         digital=digital,
     )
     emission = site.frontend.emit(drive)
-    column = np.flatnonzero(np.isin(plan.user, users))
+    site.sent.append(emission)
+    if air.listening_ns:
+        in_force_ns = max(site.transmit.effective_ns, site.receive.effective_ns)
+        parts = site.frontend, air.world, air.channel, air.draws, numerology, plan, emission, block
+        site.overheard += overhear(*parts, in_force_ns, air.listening_ns)
+    column = np.flatnonzero((plan.user[:, None] == users).any(axis=1))
     event, who = np.nonzero(plan.served[block][:, column])
     sink = plan.user[column][who]
     # who is served at once with others has the stream of its rank among all that the plan serves at all
     stream = np.cumsum(plan.served.any(axis=0))[column][who] - 1 if plan.baseband is not None else np.zeros_like(who)
     array = site.frontend.spec.transmit.array
-    wanted = np.zeros((len(emission.response), len(down.sink)), dtype=np.bool_)
-    for row in range(len(wanted)):
-        wanted[row] = np.isin(down.sink, sink[emission.row[event] == row])
+    wanted = np.equal.outer(np.arange(len(emission.response)), emission.row[event]) @ np.equal.outer(sink, down.sink)
     gains = beam_gains(down, array, emission.response, numerology.subcarrier_hz, end="departure", wanted=wanted)
     channel = wideband(
         down, gains, numerology.subcarrier_hz, emission.row[event], block[event], sink
@@ -437,9 +454,8 @@ def serve(
             block[event],
             np.searchsorted(users, sink),
         )
-    data_share = np.where(
-        np.isin(block[event], plan.update_block), 1.0 - numerology.pilot_ns / numerology.block_ns, 1.0
-    )
+    opens = (block[event, None] == plan.update_block).any(axis=1)
+    data_share = np.where(opens, 1.0 - numerology.pilot_ns / numerology.block_ns, 1.0)
     blocks = with_served(
         blocks,
         block=block[event],
@@ -480,8 +496,7 @@ def matched_gain(
     """Power gain a beam matched to every path of a user would have: elements x element pattern x the sum of path powers."""
     pattern = element_amplitude(array, down.departure_m / np.linalg.norm(down.departure_m, axis=1, keepdims=True))
     power = (np.abs(down.gain) * pattern) ** 2
-    first = np.searchsorted(down.sink, sink), np.searchsorted(down.sink, sink, side="right")
-    return len(array.position_m) * np.array([power[b, i:j].sum() for b, i, j in zip(block, *first, strict=True)])
+    return np.asarray(len(array.position_m) * np.sum(power[block] * (down.sink == sink[:, None]), axis=1))
 
 
 def keep(site: Site, baseband: BasebandCommand | None) -> None:
@@ -512,14 +527,16 @@ def merged(old: BeamReport, new: BeamReport) -> BeamReport:
 
 def overlaid(old: Beam, new: Beam) -> Beam:
     """Rows of ``new`` replace those of ``old`` with the same slot; slots ascend."""
-    rest = ~np.isin(old.slot, new.slot)
-    slot = np.concatenate([old.slot[rest], new.slot])
-    order = np.argsort(slot, kind="stable")
-    both = {
-        name: np.concatenate([getattr(old, name)[rest], getattr(new, name)])[order]
-        for name in ("delay_s", "phase_rad", "amplitude")
-    }
-    return Beam(half=new.half, slot=slot[order], **both)
+    slot = np.array(sorted({*old.slot.tolist(), *new.slot.tolist()}), dtype=np.int64)
+    was, now = np.searchsorted(slot, old.slot), np.searchsorted(slot, new.slot)
+    both = {}
+    for name in ("delay_s", "phase_rad", "amplitude"):
+        kept, given = getattr(old, name), getattr(new, name)
+        both[name] = kept.copy() if len(slot) == len(kept) else np.empty((len(slot), *given.shape[1:]))
+        if len(slot) > len(kept):
+            both[name][was] = kept
+        both[name][now] = given
+    return Beam(half=new.half, slot=slot, **both)
 
 
 def joined(records: list[Any], *names: str) -> Any:

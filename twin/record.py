@@ -13,6 +13,7 @@ import itertools
 import json
 import logging
 import struct
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -22,21 +23,48 @@ from typing import IO, Any, BinaryIO, Literal, NamedTuple, cast
 
 import msgspec
 import numpy as np
+import zstandard
 from mcap.data_stream import RecordBuilder
 from mcap.exceptions import EndOfFile, InvalidMagic, McapError
-from mcap.records import Channel, DataEnd, Footer, McapRecord, Message, Metadata, Schema
-from mcap.stream_reader import StreamReader
+from mcap.records import Channel, Chunk, ChunkIndex, DataEnd, Footer, McapRecord, Message, Metadata, Schema
+from mcap.stream_reader import StreamReader, breakup_chunk
 from mcap.writer import MCAP0_MAGIC, Writer
 from zstandard import ZstdError
 
 from hal import wire
 from hal.errors import Misuse, RemoteFault
 
-__all__ = ["Cut", "Recorder", "Row", "RunHash", "info", "parts", "read", "records", "recover", "rows", "told"]
+__all__ = [
+    "DAMAGE",
+    "Bounded",
+    "Cut",
+    "Recorder",
+    "Row",
+    "RunHash",
+    "info",
+    "parts",
+    "read",
+    "records",
+    "recover",
+    "rows",
+    "told",
+    "unpacked",
+]
 
 PROFILE = "isac-twin"
 CHUNK_BYTES = 64 * 1024
 
+LARGEST_CHUNK = wire.LIMIT_BYTES + 2**20  # a message, and what declares it
+DAMAGE = (  # what reading a damaged recording raises
+    McapError,
+    ValueError,
+    KeyError,
+    ArithmeticError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    ZstdError,
+)
 _log = logging.getLogger("twin.record")
 
 
@@ -126,6 +154,35 @@ class _Tail:
         self.file.truncate(size)
 
 
+class _Spilled:
+    """The index of chunks, kept in a nameless file until the recording ends: in memory it would grow for as long as the run goes on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = tempfile.TemporaryFile(dir=folder)
+
+    def append(self, index: ChunkIndex) -> None:
+        builder = RecordBuilder()
+        index.write(builder)
+        self.file.write(builder.end())  # type: ignore[no-untyped-call]
+
+    def __iter__(self) -> Iterator[_Spilled]:
+        yield self
+
+    def write(self, stream: RecordBuilder) -> None:
+        """All entries at once."""
+        self.file.seek(0)
+        stream.write(self.file.read())
+
+
+class _Writer(Writer):
+    """MCAP's writer with its index of chunks on disk; of this name, because its parent's private names are this class's own."""
+
+    def __init__(self, output: IO[Any], chunk_size: int, folder: Path) -> None:
+        super().__init__(output, chunk_size=chunk_size)
+        self.__chunk_indices: Any = _Spilled(folder)
+        self.index: _Spilled = self.__chunk_indices
+
+
 class Recorder:
     """Writes a recording; one thread owns it. An existing file is never written over (Misuse).
 
@@ -166,8 +223,10 @@ class Recorder:
         self._clock, self._wall, self._opener = clock, wall, opener
         self._seqs: dict[str, int] = {}
         self._pending = 0
+        self._waiting: list[tuple[int, int, bytes, int, int]] = []  # messages the writer has not had yet
+        self._waiting_bytes = 0
         self._flushed_ns = clock()
-        self._writer: Writer | None = None
+        self._writer: _Writer | None = None
         self._begin()
 
     def __enter__(self) -> Recorder:
@@ -185,7 +244,7 @@ class Recorder:
             return
         data = wire.encode(record) if encoded is None else encoded
         try:
-            if self._limit is not None and self._tail.tell() + len(data) >= self._limit:
+            if self._limit is not None and self._tail.tell() + self._waiting_bytes + len(data) >= self._limit:
                 self._end({})
                 self._begin()
                 if self.fault:
@@ -195,11 +254,15 @@ class Recorder:
             if channel is None:
                 channel = self._channel(topic, type(record))
             seq = self._seqs[topic] = self._seqs.get(topic, -1) + 1
-            self._writer.add_message(channel, t_ns, data, self._wall(), seq & 0xFFFFFFFF)
+            # handed to the writer many at a time: one by one, between subframes, each finds its code out of the processor's caches
+            self._waiting.append((channel, t_ns, data, self._wall(), seq & 0xFFFFFFFF))
+            self._waiting_bytes += len(data)
             self.recorded += 1
             self._pending += 1
-            if self._tail.tell() > self._tail.size:  # a chunk was full
-                self._push()
+            if self._waiting_bytes >= self._chunk_bytes:
+                self._hand_over()
+                if self._tail.tell() > self._tail.size:  # a chunk was full
+                    self._push()
             elif self._pending >= self._flush_messages or self._clock() - self._flushed_ns >= self._flush_ns:
                 self._flush()
         except OSError as error:
@@ -241,7 +304,7 @@ class Recorder:
         self._tail = _Tail(file)
         self._channels: dict[str, int] = {}
         self._schemas: dict[type, int] = {}
-        self._writer = Writer(cast(IO[Any], self._tail), chunk_size=self._chunk_bytes)
+        self._writer = _Writer(cast(IO[Any], self._tail), self._chunk_bytes, path.parent)
         self._writer.start(profile=PROFILE, library=f"isac-twin {'.'.join(map(str, wire.VERSION))}")
         self._metadata("about", {**self._about, "file": number})
         try:
@@ -256,10 +319,19 @@ class Recorder:
             self._metadata("summary", summary)
         self._writer.finish()  # type: ignore[no-untyped-call]
         self._push()
+        self._writer.index.file.close()
         self._tail.file.close()
         self._writer = None
 
+    def _hand_over(self) -> None:
+        add = self._writer.add_message  # type: ignore[union-attr]
+        for message in self._waiting:
+            add(*message)
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
     def _flush(self) -> None:
+        self._hand_over()
         self._writer.flush()  # type: ignore[union-attr]
         self._push()
 
@@ -285,7 +357,11 @@ class Recorder:
 
     def _fail(self, error: OSError) -> None:
         """End the file before what did not fit, and go on or stop."""
+        if self._writer is not None:
+            with contextlib.suppress(OSError):
+                self._writer.index.file.close()
         self._writer = None
+        self._waiting.clear()
         self.recorded -= self._pending
         self.unrecorded += self._pending
         path, left = self.paths[-1], self._tail.end_short()
@@ -348,7 +424,13 @@ def read(path: str | Path, *topics: str) -> Iterator[tuple[str, int, dict[str, A
     """``(topic, t_ns, document)`` of every message whose topic begins with one of ``topics`` (none: all); arrays are NumPy's, read-only."""
     for row in rows(path):
         if not topics or row.topic.startswith(topics):
-            yield row.topic, row.t_ns, _plain(msgspec.msgpack.decode(row.data))
+            try:
+                document = _plain(msgspec.msgpack.decode(row.data))
+            except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
+                raise RemoteFault(
+                    f"{path}: {row.topic!r} at {row.t_ns} ns is not what a record is made of: {error}"
+                ) from None
+            yield row.topic, row.t_ns, document
 
 
 def recover(source: str | Path, target: str | Path) -> int:
@@ -439,13 +521,14 @@ def told(what: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-class _Bounded:
+class Bounded:
     """A file that is never asked for more than it has: a damaged length must not fill the memory."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file, self._size = file, size
 
     def read(self, length: int) -> bytes:
+        """So many bytes, or what there is."""
         return self._file.read(min(length, self._size))
 
 
@@ -463,44 +546,45 @@ def records(
     ``place`` is told where in the file each one begins, before it comes.
     """
     with open(path, "rb") as file:
-        bounded = cast(IO[bytes], _Bounded(file, path.stat().st_size))
-        reader = StreamReader(bounded, validate_crcs=True, emit_chunks=chunks)
+        bounded = cast(IO[bytes], Bounded(file, path.stat().st_size))
+        reader = StreamReader(bounded, validate_crcs=True, emit_chunks=True)
         first, end = True, len(MCAP0_MAGIC)
         known: set[tuple[type, int]] = {(Schema, 0)}
         try:
-            for item in reader.records:
+            for outer in reader.records:
                 begin, end = end, file.tell()
                 place(begin)
                 first = False
-                if isinstance(item, (Schema, Channel)):
-                    known.add((type(item), item.id))
-                needs = {
-                    Channel: (Schema, getattr(item, "schema_id", 0)),
-                    Message: (Channel, getattr(item, "channel_id", 0)),
-                }
-                if not chunks and needs.get(type(item), (Schema, 0)) not in known:
-                    yield Cut(
-                        f"it is damaged: what declares {needs[type(item)][0].__name__.lower()} {needs[type(item)][1]} is lost"
-                    )
-                    return
-                yield item
+                for item in [outer] if chunks or not isinstance(outer, Chunk) else unpacked(outer):
+                    if isinstance(item, (Schema, Channel)):
+                        known.add((type(item), item.id))
+                    needs = {
+                        Channel: (Schema, getattr(item, "schema_id", 0)),
+                        Message: (Channel, getattr(item, "channel_id", 0)),
+                    }
+                    if not chunks and needs.get(type(item), (Schema, 0)) not in known:
+                        yield Cut(
+                            f"it is damaged: what declares {needs[type(item)][0].__name__.lower()} {needs[type(item)][1]} is lost"
+                        )
+                        return
+                    yield item
         except InvalidMagic:
             if first:
                 raise RemoteFault(f"{path}: is not an MCAP recording") from None
             yield Cut("its last bytes are not those of a recording")
         except EndOfFile:
             yield Cut("it ends in the middle: its writer was killed")
-        except (
-            McapError,
-            ValueError,
-            KeyError,
-            ArithmeticError,
-            MemoryError,
-            RuntimeError,
-            struct.error,
-            ZstdError,
-        ) as error:
+        except DAMAGE as error:
             yield Cut(f"it is damaged: {error}")
+
+
+def unpacked(chunk: Chunk) -> list[McapRecord]:
+    """What a chunk holds, checked against its size and checksum; one of ``DAMAGE`` where it is not what it says."""
+    size = chunk.uncompressed_size
+    told = zstandard.frame_content_size(chunk.data) if chunk.compression == "zstd" else size
+    if not size <= LARGEST_CHUNK or told not in (size, -1):  # a lying size would be believed by what unpacks it
+        raise ValueError(f"a chunk of {max(size, told)} bytes, said to be {size}; the limit is {LARGEST_CHUNK}")
+    return breakup_chunk(chunk, validate_crc=True)
 
 
 def _plain(value: Any) -> Any:

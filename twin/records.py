@@ -13,16 +13,19 @@ __all__ = [
     "BasebandCommand",
     "BeamsCommand",
     "Belief",
+    "BlockEchoes",
     "Change",
     "ChannelEstimate",
     "Clock",
     "Command",
     "Detections",
     "EchoObservation",
+    "Margins",
     "Numerology",
     "PilotObservation",
     "Plan",
     "Playing",
+    "Refinement",
     "Tracks",
     "Truth",
 ]
@@ -96,6 +99,9 @@ class Plan:
     planned_bps: Float[Array, " user"] | None = None  # mean over channels drawn from the belief; NaN: not predicted
     formula_bps: Float[Array, " user"] | None = None  # by equation (22) of papers/004, ageing included
     reason: tuple[str, ...] | None = None
+    # of a plan that listens to its data blocks: through which receive slot each is heard (-1: not), and which track that is for
+    echo_slot: Int[Array, " block"] | None = None
+    echo_track: Int[Array, " block"] | None = None
 
 
 @record
@@ -145,6 +151,17 @@ class Clock:
 
 
 @record
+class Margins:
+    """How near a subframe came to what cannot be (``twin.invariants``): said, not recorded, and no part of the run hash."""
+
+    t_ns: int  # start of the subframe it is about
+    radiated: float  # most power of an event over the nameplate's; at most 1
+    gathered: float  # most SNR of a block over the matched-filter bound; at most 1
+    least: float  # pivot of a covariance scaled to unit diagonal; at least 0
+    covered: float  # share of the subframe that sensing and served blocks take; at most 1
+
+
+@record
 class Playing:
     """Where a replay stands: said on ``replay.`` whenever that changes, and twice a second."""
 
@@ -178,6 +195,28 @@ class Detections:
     value: Float[Array, "detection 4"]
     covariance: Float[Array, "detection 4 4"]
     snr_db: Float[Array, " detection"]  # integrated, after the combiner
+
+
+@record
+class BlockEchoes:
+    """Echoes of data blocks of the subframe before, an event a block: known symbols, a matched sample a subcarrier."""
+
+    drive: Drive  # what was sent
+    listen: Listen
+    echo: Reception
+
+
+@record
+class Refinement:
+    """What the echoes of a subframe's data blocks said of the tracks they lit, in the array frame."""
+
+    t_ns: int  # time tag of all of it
+    track: Int[Array, " look"]
+    value: Float[Array, "look 4"]  # uy, uz, range_m, velocity_mps
+    covariance: Float[Array, "look 4 4"]  # infinite for a range that the subcarriers leave ambiguous, and for speed from one block
+    snr_db: Float[Array, " look"]  # integrated, after the combiner
+    taken: Bool[Array, " look"]  # inside its track's gate, and updated it
+    misfit: float  # power left by the fit over the noise's; 1: nothing else was heard
 
 
 @record
@@ -236,6 +275,7 @@ class Belief:
     short_db: float | None = (
         None  # how far the beams just designed are below ``direct``'s, where the precoder compared them
     )
+    refined: Refinement | None = None  # by the echoes of the data blocks of the subframe before
 
 
 @record
@@ -257,6 +297,7 @@ class EchoObservation:
     detections: Detections | None
     transmit_beam: BeamReport  # the machine's last word on its beam memory
     receive_beam: BeamReport
+    blocks: BlockEchoes | None = None  # heard since the last ``steer``, through the beams above
 
 
 @record

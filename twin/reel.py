@@ -12,11 +12,11 @@ from typing import IO, Any, cast
 
 import numpy as np
 from mcap.records import Channel, Chunk, Message, Metadata, Schema
-from mcap.stream_reader import StreamReader, breakup_chunk
+from mcap.stream_reader import StreamReader
 
 from hal.errors import Misuse
 from hal.record import Array, Int
-from twin.record import Cut, Row, parts, records
+from twin.record import DAMAGE, Bounded, Cut, Row, parts, records, unpacked
 
 __all__ = ["Reel", "recording_of"]
 
@@ -122,18 +122,22 @@ class Reel:
                 _log.warning("%s: %s; read up to there", part, item.why)
             if not isinstance(item, Chunk):
                 continue
-            number = 0
-            for one in breakup_chunk(item):
-                if isinstance(one, Schema):
-                    schemas[one.id] = one
-                elif isinstance(one, Channel):
-                    topics[one.id] = self._topic(one.topic, schemas.get(one.schema_id))
-                elif isinstance(one, Message):
-                    t_ns.append(one.log_time)
-                    topic.append(topics[one.channel_id])
-                    chunk.append(len(self._chunks))
-                    place.append(number)
-                    number += 1
+            try:
+                found = unpacked(item)
+                schemas |= {one.id: one for one in found if isinstance(one, Schema)}
+                for one in found:
+                    if isinstance(one, Channel):
+                        topics[one.id] = self._topic(one.topic, schemas.get(one.schema_id))
+                messages = [one for one in found if isinstance(one, Message)]
+                said = [topics[one.channel_id] for one in messages]
+                times = array("q", [one.log_time for one in messages])
+            except DAMAGE as error:
+                _log.warning("%s: it is damaged: %s; read up to there", part, error)
+                return
+            t_ns.extend(times)
+            topic.extend(said)
+            chunk.extend([len(self._chunks)] * len(messages))
+            place.extend(range(len(messages)))
             self._chunks.append((part, begins[0]))
 
     def _topic(self, name: str, schema: Schema | None) -> int:
@@ -146,10 +150,10 @@ class Reel:
         part, offset = self._chunks[at]
         with part.open("rb") as file:
             file.seek(offset)
-            reader = StreamReader(cast(IO[bytes], file), skip_magic=True, emit_chunks=True)
-            chunk = next(iter(reader.records))
-        assert isinstance(chunk, Chunk)
-        return [one for one in breakup_chunk(chunk) if isinstance(one, Message)]
+            bounded = cast(IO[bytes], Bounded(file, part.stat().st_size))
+            reader = StreamReader(bounded, skip_magic=True, emit_chunks=True)
+            chunk = next(item for item in reader.records if isinstance(item, Chunk))
+        return [one for one in unpacked(chunk) if isinstance(one, Message)]
 
 
 def _valued(key: str, text: str) -> Any:

@@ -6,8 +6,10 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import is_dataclass
+from functools import lru_cache
 from importlib import metadata
 from typing import Any
 
@@ -120,7 +122,12 @@ def _modules(package: str) -> tuple[str, ...]:
 
 
 def _points(package: str) -> tuple[metadata.EntryPoint, ...]:
-    return tuple(metadata.entry_points(group=f"isac_twin.{package.rpartition('.')[2]}"))
+    return _declared(metadata.entry_points, f"isac_twin.{package.rpartition('.')[2]}", tuple(sys.path))
+
+
+@lru_cache(maxsize=64)  # reading what is installed takes milliseconds, and writing a scenario asks some thirty times
+def _declared(read: Any, group: str, path: tuple[str, ...]) -> tuple[metadata.EntryPoint, ...]:
+    return tuple(read(group=group))
 
 
 def _load(kind: str, package: str, module: str) -> object:

@@ -164,9 +164,11 @@ def machine_fits(scenario: SimpleNamespace) -> Broken:
             )
 
 
-@reads("sites", "users", "sensing")
+@reads("sites", "users", "sensing", "fidelity")
 def memory_fits(scenario: SimpleNamespace) -> Broken:
     """Beam memory holds a row for every user and every dwell."""
+    if scenario.fidelity == "system":  # which loads no beams
+        return
     crews = [crew(scenario, mover) for mover in scenario.users]
     if any(isinstance(names, str) for names in crews):  # told by crews_known
         return
@@ -182,7 +184,27 @@ def memory_fits(scenario: SimpleNamespace) -> Broken:
                 )
 
 
-@reads("sites", "users", "sensing", "subframe", "carrier_hz")
+@reads("fidelity", "communication", "faults", "controllers", "bus")
+def seen_from_afar(scenario: SimpleNamespace) -> Broken:
+    """A fidelity without samples and beams is asked for nothing that needs them."""
+    if scenario.fidelity == "signal":
+        return
+    absent = {
+        "communication": (scenario.communication.fidelity == "waveform", "fidelity", "no bits are sent"),
+        "faults": (bool(scenario.faults), None, "there is no machine to break"),
+        "controllers": (scenario.controllers != type(scenario.controllers)(), None, "nothing is steered"),
+        "bus": (scenario.bus.iq != "none", "iq", "there are no samples"),
+    }
+    for section, (asked, key, why) in absent.items():
+        if asked:
+            yield (
+                (section,) if key is None else (section, key),
+                f"at fidelity system {why}; leave it out, or take fidelity: signal",
+                "",
+            )
+
+
+@reads("sites", "users", "sensing", "subframe", "carrier_hz", "fidelity")
 def plans_fit(scenario: SimpleNamespace) -> Broken:
     """A planner of fixed shape has blocks for the dwells, and rows for users, dwells and search."""
     sensing = scenario.sensing
@@ -201,7 +223,7 @@ def plans_fit(scenario: SimpleNamespace) -> Broken:
                     f"{sensing.dwells}; leave sensing_blocks and dwell_slots out to have as many as they take",
                     str(planning.sensing_blocks),
                 )
-        if getattr(planning, "user_slots", users) < users:
+        if getattr(planning, "user_slots", users) < users and scenario.fidelity == "signal":
             yield (*at, "user_slots"), f"must be at least {users}, the number of users", str(planning.user_slots)
         if hasattr(planning, "layout"):
             try:
@@ -306,6 +328,34 @@ def faults_happen(scenario: SimpleNamespace) -> Broken:
                     f"the {fault.half} half has {size} elements, counted from 0",
                     str(element),
                 )
+
+
+@reads("subframe", "sensing", "sites")
+def listening_fits(scenario: SimpleNamespace) -> Broken:
+    """A data block that is listened to is as long as what is integrated of it, and carries one stream, whose symbols are the ones looked for."""
+    wanted, sub = scenario.sensing.data_echoes, scenario.subframe
+    if not wanted.blocks:
+        return
+    if wanted.integration_ns > sub.block_ns:
+        yield (
+            ("sensing", "data_echoes", "integration_us"),
+            f"must be at most a block, {us(sub.block_ns)}",
+            us(wanted.integration_ns),
+        )
+    for name, site in scenario.sites.items():
+        if getattr(site.control.planning, "service", "") == "spatial":
+            yield (
+                ("sites", name, "control", "planning", "service"),
+                "several streams at once are not listened to: take another service, or leave sensing.data_echoes.blocks at 0",
+                "spatial",
+            )
+        slots = site.receive.memory_slots
+        if not slots > 2 * wanted.directions:
+            yield (
+                ("sites", name, "receive", "memory_slots"),
+                f"must be more than the {2 * wanted.directions} that sensing.data_echoes takes; give the half more",
+                str(slots),
+            )
 
 
 @reads("carrier_hz", "sensing")

@@ -25,6 +25,7 @@ from hal.network import Network
 from twin.assembly import gather, plain
 from twin.channel import Channel
 from twin.combining import Combiner
+from twin.data_echoes import DataEchoes
 from twin.document import Document, Problem, ScenarioError, parse, read, written
 from twin.engine import Pacing
 from twin.estimation import Estimator
@@ -38,6 +39,7 @@ from twin.precoding import Precoder
 from twin.records import Numerology
 from twin.registry import make
 from twin.sensing import Detector
+from twin.system import System
 from twin.tracking import Tracker
 from twin.waveforms import Waveform
 
@@ -120,6 +122,7 @@ class Sensing:
     frames_per_dwell: Annotated[int, Ge(1)] = 16  # through one beam, coherent
     dwells: Annotated[int, Ge(1)] = 2  # a subframe, back to back from its start
     range_m: Annotated[float, Gt(0)] = 140.0  # farthest target of interest
+    data_echoes: DataEchoes = field(default_factory=DataEchoes)  # data blocks that are listened to
 
 
 @dataclass(frozen=True)
@@ -273,6 +276,10 @@ class Scenario:
     sites: dict[str, Site]  # by name; one today
     title: str = ""  # of reports and lists
     description: str = ""  # what the story is about, in a sentence or two
+    fidelity: Literal["signal", "system"] = (
+        "signal"  # samples, pilots and beams; or rates from a link budget and tracks from a bound, for many users and long times
+    )
+    system: System = field(default_factory=System)  # of fidelity system
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0  # all chance follows from it: same file, same run
     duration_ns: Annotated[int, In("s"), Gt(0)] = 1_000_000_000  # simulated
     clock: Pacing = field(default_factory=Pacing)

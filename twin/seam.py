@@ -185,6 +185,8 @@ class Seam:
             "transmit": (plan.dwell_transmit_slot,),
             "receive": (plan.dwell_receive_slot, plan.pilot_receive_slot),
         }
+        if plan.echo_slot is not None:
+            named["receive"] += (plan.echo_slot,)
         for half, slots in named.items():
             loaded = getattr(echo, f"{half}_beam").setpoint.slot
             if beams is not None:

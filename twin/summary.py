@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from hal.record import Array, Float
+from twin.columns import Page, Table
 from twin.kpi import Kpi
 
 __all__ = ["Summary", "table"]
@@ -15,11 +17,17 @@ PARAMETERS = ("uy", "uz", "range_m", "velocity_mps")
 
 
 class Summary:
-    """Running sums over subframes: what is needed for means, shares and root mean squares, nothing that grows."""
+    """Running sums over subframes: what is needed for means, shares and root mean squares, nothing that grows.
+
+    Subframes are counted a page at a time; ``table``, if there is one, is given each page, and what it raises comes
+    out of ``turn``, or of ``add`` where ``turn`` was due.
+    """
 
     def __init__(self, users: tuple[str, ...], movers: tuple[str, ...]) -> None:
         self.users, self.movers = users, movers
         self.subframes = 0
+        self.table: Table | None = None
+        self._page = Page(len(users), len(movers))
         self._user = {
             name: np.zeros(len(users))
             for name in ("present", "rate", "predicted", "snr_blocks", "loss_blocks", "blocks", "outage")
@@ -30,6 +38,8 @@ class Summary:
         self._mover = {name: np.zeros(len(movers)) for name in ("present", "tracked", "miss", "sigma")}
         self._pair = {name: np.zeros((len(movers), 4)) for name in ("error", "bound", "ratio")}
         self._seen = np.zeros(len(movers))
+        # of data blocks that were listened to: how many estimates, and squares of error, bound and error over bound
+        self._listened = np.zeros((4, len(movers), 4))
         self._first_ns = np.full(
             (2, len(movers)), np.nan
         )  # instants at which a mover was there, and followed, for the first time
@@ -56,65 +66,85 @@ class Summary:
         self._most = {"doppler_block": 0.0, "dropped_w": 0.0}
         self._last = {"swaps": 0, "rebindings": 0}
 
-    def add(self, kpi: Kpi, present: Any) -> None:
-        """Count one subframe; ``present`` is a flag for each mover, in the order of their names."""
+    def add(self, kpi: Kpi, present: Any) -> bool:
+        """Take in one subframe, ``present`` a flag for each mover in the order of their names; return whether ``turn`` is due."""
+        if self._page.full:
+            self.turn()
         self.subframes += 1
-        user = self._user
-        here = np.isfinite(kpi.rate_bps)
-        user["present"] += here
-        user["rate"][here] += kpi.rate_bps[here]
-        user["predicted"] += np.nan_to_num(kpi.predicted_bps)
-        blocks = np.where(np.isfinite(kpi.snr_db), kpi.served_blocks, 0)
-        user["blocks"] += blocks
-        user["snr_blocks"] += blocks * 10 ** (np.nan_to_num(kpi.snr_db) / 10)
-        lit = np.isfinite(kpi.snr_db)  # of a subframe in the dark nobody can say what a better beam would have brought
-        user["loss_blocks"][lit] += blocks[lit] * 10 ** ((kpi.snr_db[lit] + kpi.beam_loss_db[lit]) / 10)
-        user["outage"] += kpi.outage_blocks
+        return self._page.add(kpi, present)
+
+    def turn(self) -> None:
+        """Count, and write, the subframes that have not been yet."""
+        page = self._page
+        if page.count:
+            self._count(page)
+            try:
+                if self.table is not None:
+                    self.table.write(page)
+            finally:
+                page.clear()
+
+    def _count(self, page: Page) -> None:
+        user, rate = self._user, page["rate_bps"]
+        here = np.isfinite(rate)
+        user["present"] += here.sum(axis=0)
+        user["rate"] += np.where(here, rate, 0.0).sum(axis=0)
+        user["predicted"] += np.nansum(page["predicted_bps"], axis=0)
+        # of a subframe in the dark nobody can say what a better beam would have brought
+        lit = np.isfinite(page["snr_db"])
+        snr_db, loss_db, blocks = (
+            np.where(lit, page[name], 0.0) for name in ("snr_db", "beam_loss_db", "served_blocks")
+        )
+        user["blocks"] += blocks.sum(axis=0)
+        user["snr_blocks"] += (blocks * 10 ** (snr_db / 10)).sum(axis=0)
+        user["loss_blocks"] += (blocks * 10 ** ((snr_db + loss_db) / 10)).sum(axis=0)
+        user["outage"] += page["outage_blocks"].sum(axis=0)
         for name, tally in self._expected.items():
-            value = getattr(kpi, EXPECTED[name])
-            if value is not None:
-                both = np.flatnonzero(here & np.isfinite(value) & (blocks > 0))
-                rate, value = kpi.rate_bps[both] * 1e-9, value[both] * 1e-9
-                tally[:, both] += np.stack([np.ones(len(both)), rate, value, (value - rate) ** 2])
-        if kpi.surprise is not None:
-            told = np.isfinite(kpi.surprise)
-            self._surprise[:, told] += np.stack([kpi.surprise[told], np.ones(told.sum())])
-        if kpi.data_bits is not None and kpi.ber is not None and kpi.evm_db is not None:
-            heard = np.isfinite(kpi.evm_db)
-            bits = kpi.data_bits[heard]
-            self._data[:, heard] += np.stack([bits, bits * kpi.ber[heard], bits * 10 ** (kpi.evm_db[heard] / 10)])
-        if kpi.efficiency_bps_hz is not None:
-            told = np.flatnonzero(np.isfinite(kpi.efficiency_bps_hz))
-            weight = kpi.served_blocks[told]
-            self._efficiency[:, told] += np.stack([weight * kpi.efficiency_bps_hz[told], weight])
-        mover = self._mover
-        mover["present"] += present
-        followed = kpi.tracked >= 0
-        mover["tracked"] += followed
-        for first, now in zip(self._first_ns, (present, followed), strict=True):
-            first[np.isnan(first) & now] = kpi.t_ns
-        mover["miss"][followed] += kpi.position_error_m[followed] ** 2
-        mover["sigma"][followed] += kpi.track_sigma_m[followed] ** 2
-        seen = np.isfinite(kpi.error[:, 0]) & np.isfinite(kpi.bound[:, 0])
-        self._seen += seen
-        self._pair["error"][seen] += kpi.error[seen] ** 2
-        self._pair["bound"][seen] += kpi.bound[seen] ** 2
-        self._pair["ratio"][seen] += (kpi.error[seen] / kpi.bound[seen]) ** 2
+            value = page[EXPECTED[name]]
+            both = here & np.isfinite(value) & (blocks > 0)
+            came, foretold = (np.where(both, each, 0.0) * 1e-9 for each in (rate, value))
+            tally += np.stack([both, came, foretold, (foretold - came) ** 2]).sum(axis=1)
+        self._surprise += _sums(page["surprise"], 1.0)
+        heard = np.isfinite(page["evm_db"])
+        if heard.any():
+            bits = np.where(heard, page["data_bits"], 0.0)
+            wrong, error = (np.where(heard, page[name], 0.0) for name in ("ber", "evm_db"))
+            self._data += np.stack([bits, bits * wrong, bits * 10 ** (error / 10)]).sum(axis=1)
+        self._efficiency += _sums(page["efficiency_bps_hz"], page["served_blocks"])
+        mover, followed = self._mover, page["tracked"] >= 0
+        mover["present"] += page.present.sum(axis=0)
+        mover["tracked"] += followed.sum(axis=0)
+        for first, now in zip(self._first_ns, (page.present, followed), strict=True):
+            new = np.isnan(first) & now.any(axis=0)
+            first[new] = page["t_ns"][now.argmax(axis=0)[new]]
+        mover["miss"] += np.where(followed, page["position_error_m"] ** 2, 0.0).sum(axis=0)
+        mover["sigma"] += np.where(followed, page["track_sigma_m"] ** 2, 0.0).sum(axis=0)
+        error, bound = page["error"], page["bound"]
+        seen = np.isfinite(error[..., 0]) & np.isfinite(bound[..., 0])
+        self._seen += seen.sum(axis=0)
+        row, who = np.nonzero(seen)
+        for name, value in (("error", error), ("bound", bound)):
+            np.add.at(self._pair[name], who, value[row, who] ** 2)
+        np.add.at(self._pair["ratio"], who, (error[row, who] / bound[row, who]) ** 2)
+        error, bound = page["data_error"], page["data_bound"]
+        both = np.isfinite(error) & np.isfinite(bound)
+        error, bound = np.where(both, error, 0.0), np.where(both, bound, 1.0)
+        self._listened += np.stack([both, error**2, bound**2 * both, (error / bound) ** 2]).sum(axis=1)
         for sums in (self._whole, self._beams):
             for name in sums:
-                sums[name] += getattr(kpi, name)
+                sums[name] += int(page[name].sum())
         for name, sum_count in self._mean.items():
-            value = getattr(kpi, name)
-            if np.isfinite(value):
-                sum_count[0] += value
-                sum_count[1] += 1
+            told = page[name][np.isfinite(page[name])]
+            sum_count[0] += float(told.sum())
+            sum_count[1] += len(told)
         for name in self._most:
-            self._most[name] = max(self._most[name], getattr(kpi, name))
+            self._most[name] = max(self._most[name], float(np.fmax.reduce(page[name])))
         for name in self._last:
-            self._last[name] = getattr(kpi, name)
+            self._last[name] = int(page[name][-1])
 
     def told(self) -> dict[str, Any]:
         """The figures so far, in plain numbers."""
+        self.turn()
         user, mover = self._user, self._mover
         with np.errstate(invalid="ignore", divide="ignore"):
             rate = user["rate"] / user["present"] * 1e-9
@@ -136,6 +166,7 @@ class Summary:
             }
             surprise = self._surprise[0] / self._surprise[1]
             efficiency = self._efficiency[0] / self._efficiency[1]
+            looks, listened = self._listened[0], np.sqrt(self._listened[1:] / self._listened[0])
             ber, evm_db = self._data[1] / self._data[0], 10 * np.log10(self._data[2] / self._data[0])
         subframes = max(self.subframes, 1)
         return {
@@ -171,6 +202,8 @@ class Summary:
                     "rmse": {p: plain(error[i, j]) for j, p in enumerate(PARAMETERS)},
                     "bound": {p: plain(bound[i, j]) for j, p in enumerate(PARAMETERS)},
                     "rmse_over_bound": {p: plain(ratio[i, j]) for j, p in enumerate(PARAMETERS)},
+                    # echoes of data blocks: estimates, and their error beside the bound of the combiner in force
+                    **({"data_echoes": told_of(looks[i], listened[:, i])} if looks[i].any() else {}),
                 }
                 for i, name in enumerate(self.movers)
             },
@@ -215,6 +248,20 @@ class Summary:
         return plain(total / count if count else np.nan)
 
 
+def _sums(value: Float[Array, "row user"], weight: Any) -> Float[Array, "2 user"]:
+    """Weighted sum, and sum of the weights, of what was said."""
+    told = np.isfinite(value)
+    weight = np.where(told, weight, 0.0)
+    return np.asarray(np.stack([weight * np.where(told, value, 0.0), weight]).sum(axis=1))
+
+
+def told_of(looks: Float[Array, " parameter"], listened: Float[Array, "3 parameter"]) -> dict[str, Any]:
+    """What a mover's data-block echoes amount to."""
+    names = zip(("rmse", "bound", "rmse_over_bound"), listened, strict=True)
+    found: dict[str, Any] = {name: {p: plain(v) for p, v in zip(PARAMETERS, of, strict=True)} for name, of in names}
+    return {"estimates": int(looks[0]), **found}
+
+
 def plain(value: Any) -> float | None:
     """A JSON number, or None for what was never measured."""
     return float(value) if np.isfinite(value) else None
@@ -250,13 +297,21 @@ def table(summary: dict[str, Any]) -> str:
         for column in ("mover", "tracked", "angle mdeg", "range mm", "speed mm/s", "track error m"):
             movers.add_column(column, justify="left" if column == "mover" else "right")
         for name, m in summary["movers"].items():
-            both = [
-                beside(angle(m["rmse"]), angle(m["bound"])),
-                beside(*(milli(m[k]["range_m"]) for k in ("rmse", "bound"))),
-                beside(*(milli(m[k]["velocity_mps"]) for k in ("rmse", "bound"))),
-            ]
-            movers.add_row(name, percent(m["tracked_share"]), *both, shown(m["position_rmse_m"], 2))
+            movers.add_row(name, percent(m["tracked_share"]), *three(m), shown(m["position_rmse_m"], 2))
         console.print(movers)
+        listened = {name: m["data_echoes"] for name, m in summary["movers"].items() if "data_echoes" in m}
+        if listened:
+            heard = Table(
+                title="data-block echoes: error (bound of the combiner in force)",
+                title_justify="left",
+                box=None,
+                pad_edge=False,
+            )
+            for column in ("mover", "estimates", "angle mdeg", "range mm", "speed mm/s"):
+                heard.add_column(column, justify="left" if column == "mover" else "right")
+            for name, m in listened.items():
+                heard.add_row(name, str(m["estimates"]), *three(m))
+            console.print(heard)
     run, tracks, lag, sensing = summary["run"], summary["tracks"], summary["clock"], summary["sensing"]
     beams, cpu_ms = summary["beams"], lag["subframe"]["cpu_p50_us"] / 1e3
     pace = "not paced"
@@ -292,6 +347,15 @@ def shown(value: float | None, digits: int) -> str:
 def percent(value: float | None) -> str:
     """A share in per cent, or a dash."""
     return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def three(told: dict[str, Any]) -> list[str]:
+    """Errors of angle, range and speed beside their bounds."""
+    return [
+        beside(angle(told["rmse"]), angle(told["bound"])),
+        beside(*(milli(told[k]["range_m"]) for k in ("rmse", "bound"))),
+        beside(*(milli(told[k]["velocity_mps"]) for k in ("rmse", "bound"))),
+    ]
 
 
 def beside(value: float | None, bound: float | None) -> str:

@@ -44,17 +44,24 @@ class World:
         self._laws: list[tuple[Mobility, Any]] = []
         if not movers:
             raise Misuse("movers: is empty; a world needs at least one")
-        entity, is_user, rcs_m2 = [], [], []
+        numbers, is_user, rcs_m2 = [], [], []
+        groups: dict[Any, list[int]] = {}  # entries whose laws move as one
         for i, mover in enumerate(movers):
             if not mover.name:
                 raise Misuse(f"movers[{i}].name is empty; name every mover")
             if not 0 <= mover.rcs_m2 < np.inf:
                 raise Misuse(f"movers[{i}] {mover.name!r}: rcs_m2 = {mover.rcs_m2!r}: must be finite and >= 0")
-            own = [self._enter(mover.name, inner) for inner in mover.mobility.movers()]
-            self._laws.append((mover.mobility, mover.mobility.start(np.array(own, np.int64), draws)))
+            numbers.append([self._enter(mover.name, inner) for inner in mover.mobility.movers()])
+            groups.setdefault(type(mover.mobility) if hasattr(mover.mobility, "together") else i, []).append(i)
+        entity: list[int] = []
+        for entries in groups.values():
+            laws = [movers[i].mobility for i in entries]
+            law: Any = laws[0] if len(laws) == 1 else type(laws[0]).together(laws)  # type: ignore[attr-defined]
+            own = [number for i in entries for number in numbers[i]]
+            self._laws.append((law, law.start(np.array(own, np.int64), draws)))
             entity += own
-            is_user += [mover.is_user] * len(own)
-            rcs_m2 += [float(mover.rcs_m2)] * len(own)
+            is_user += [movers[i].is_user for i in entries for _ in numbers[i]]
+            rcs_m2 += [float(movers[i].rcs_m2) for i in entries for _ in numbers[i]]
         self._order = np.argsort(np.array(entity, np.int64))
         self._entity = np.array(entity, np.int64)[self._order]
         self._is_user = np.array(is_user, bool)[self._order]
@@ -87,15 +94,23 @@ class World:
             state, motion = law.at(state, t_ns)
             self._laws[i] = (law, state)
             motions.append(motion)
-        present = np.concatenate([motion.present for motion in motions])[self._order]
-        row = self._order[present]
+        present, position_m, velocity_mps = (
+            getattr(motions[0], name)
+            if len(motions) == 1
+            else np.concatenate([getattr(motion, name) for motion in motions])
+            for name in ("present", "position_m", "velocity_mps")
+        )
+        here = present[self._order]
+        row, entity, is_user, rcs_m2 = self._order, self._entity, self._is_user, self._rcs_m2
+        if not here.all():
+            row, entity, is_user, rcs_m2 = row[here], entity[here], is_user[here], rcs_m2[here]
         return Truth(
             t_ns=t_ns,
-            entity=self._entity[present],
-            is_user=self._is_user[present],
-            position_m=np.concatenate([motion.position_m for motion in motions])[row],
-            velocity_mps=np.concatenate([motion.velocity_mps for motion in motions])[row],
-            rcs_m2=self._rcs_m2[present],
+            entity=entity,
+            is_user=is_user,
+            position_m=position_m.take(row, axis=0),
+            velocity_mps=velocity_mps.take(row, axis=0),
+            rcs_m2=rcs_m2,
         )
 
     def _enter(self, name: str, inner: str) -> int:

@@ -19,6 +19,8 @@ from hal.wire import decode, encode
 
 __all__ = ["Remote", "RemoteFrontend", "differences"]
 
+TYPES = {**VERBS, **BREAKING}
+
 
 @dataclass(frozen=True)
 class Remote:
@@ -135,7 +137,7 @@ class RemoteFrontend:
         return since_ns
 
     def _ask(self, verb: str, value: Any) -> Any:
-        client, (asked, answered) = self._client, {**VERBS, **BREAKING}[verb]
+        client, (asked, answered) = self._client, TYPES[verb]
         payload = encode(value, asked)
         try:
             if self._incarnation != client.incarnation:

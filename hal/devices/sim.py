@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from hal.ageing import Ageing
+from hal.block_echoes import block_echoes
 from hal.chain import convert, thermal_noise_w
 from hal.check import Ge, Gt, In, finite, shaped
 from hal.distortion import block_s, converted, leaked, sent_block
@@ -145,7 +146,8 @@ class SimFrontend:
         """Receive the superposition: ``y = response^T (sum of paths + noise of the elements) + leakage``.
 
         Event e of every emission is event e of ``listen``. Frames (``Drive.samples``) come from this site or from single antennas
-        (``reception.frames``), wide-band events from single antennas only (``reception.subcarriers``). Each chain has the nameplate's
+        (``reception.frames``), so do wide-band events: pilots (``reception.subcarriers``), and the echoes of blocks that this site sent
+        (``block_echoes``, their known symbols integrated over ``1 / listen.bandwidth_hz``). Each chain has the nameplate's
         ``noise_w``; chains that share elements share noise (``reception.noise_root``). It is drawn under the label ``thermal``, and
         ``thermal.ENTITY`` for wide-band events, so that users whose pilots share an instant do not share noise.
         Raises Misuse for slots that are not there, nothing to hear, and emissions at other times than ``listen`` names.
@@ -161,33 +163,31 @@ class SimFrontend:
         row, keys = memory.rows(memory.selected(slot, t_ns), t_ns)
         response = memory.responses(keys, first.drive.frequency_hz)
         heard, dropped_w = [], 0.0
+        leakage = 10 ** (-self.spec.isolation_db / 20) if sim.leakage else 0.0
+        arrays = self.spec.transmit.array, self.spec.receive.array
         for emission, paths in incident:
             if framed:
                 assert emission.drive.samples is not None
                 limit_w = (
                     noise_w * 10 ** (-sim.drop_db / 10) / emission.drive.samples.shape[-1]
                 )  # the frame adds its samples up
-                leakage = 10 ** (-self.spec.isolation_db / 20) if sim.leakage else 0.0
-                arrays = self.spec.transmit.array, self.spec.receive.array
                 one, left_w = frames(emission, paths, *arrays, row, response, limit_w, leakage)
                 dropped_w += left_w
+            elif np.any(emission.source == SITE):
+                one = block_echoes(emission, paths, *arrays, row, response, leakage, 1 / listen.bandwidth_hz)
             else:
                 one = subcarriers(emission, paths, self.spec.receive.array, row, response)
             heard.append(one)
         total = sum(heard[1:], start=heard[0])
-        flaws = sim.impairments
-        if flaws.switching_ns and not framed:
+        flaws, own = sim.impairments, bool(np.any(first.source == SITE))
+        if flaws.switching_ns and not framed and not own:
             total = total * np.sqrt(heard_share(flaws, 1 / listen.bandwidth_hz))
         if flaws.turns and not framed:
             total = leaked(total, flaws, self._noise, t_ns, first.drive.frequency_hz, 1 / listen.bandwidth_hz)
-        roots = [self._root(key, first.drive.frequency_hz, one) for key, one in zip(keys, response, strict=True)]
-        root = (
-            np.stack(roots) if roots else np.empty((0, 1, *[len(self.spec.receive.network.wired)] * 2), np.complex128)
-        )
+        root = self._roots_of(keys, first.drive.frequency_hz, response)
         total = add_noise(total, root, row, self._normals(first, framed, t_ns, total.shape[1:]), noise_w)
         if flaws.hears:
             rate_hz = first.drive.sample_rate_hz if framed else None
-            own = bool(np.any(first.source == SITE))
             total = received(total, flaws, self._noise, t_ns, rate_hz, 1 / listen.bandwidth_hz, own)
         overload = None
         if np.isfinite(sim.converter_full_scale_w):
@@ -240,23 +240,27 @@ class SimFrontend:
             "drive.slot", np.asarray(shaped("drive.slot", drive.slot, (events,))), self.spec.transmit.memory_slots
         )
         shaped("drive.frequency_hz", drive.frequency_hz, (None,))
-        power_w = finite("drive.power_w", shaped("drive.power_w", drive.power_w, (events, len(drive.frequency_hz))))
-        digital = finite("drive.digital", shaped("drive.digital", drive.digital, (events, chains, None)))
+        power_w = shaped("drive.power_w", drive.power_w, (events, len(drive.frequency_hz)))
+        digital = shaped("drive.digital", drive.digital, (events, chains, None))
         if not np.all(drive.frequency_hz > 0):
             raise Misuse(f"drive.frequency_hz = {drive.frequency_hz!r}: must be > 0")
-        if not np.all(power_w >= 0):
-            raise Misuse(f"drive.power_w: reaches {np.min(power_w)!r}, must be >= 0")
         if drive.samples is not None:
             finite("drive.samples", shaped("drive.samples", drive.samples, (events, digital.shape[2], None)))
             if len(drive.frequency_hz) != 1:
                 raise Misuse(f"drive.frequency_hz: has {len(drive.frequency_hz)} entries; a frame has one, its carrier")
         radiated_w = power_w.sum(axis=1) * (digital.real**2 + digital.imag**2).sum(axis=(1, 2))
-        if events and not np.max(radiated_w) <= self.spec.transmit_power_w * (1 + 1e-6):
-            e = int(np.argmax(radiated_w))
-            raise Misuse(
-                f"drive event {e} asks for {radiated_w[e]:.6g} W, the front end has {self.spec.transmit_power_w:.6g} W; lower power_w, or "
-                "the norm of digital (power_w is what is radiated where all of its columns together have norm 1)"
-            )
+        limit_w = self.spec.transmit_power_w * (1 + 1e-6)
+        if not events or (power_w.min(initial=0.0) >= 0 and radiated_w.max() <= limit_w):
+            return
+        finite("drive.power_w", power_w)
+        finite("drive.digital", digital)
+        if not np.all(power_w >= 0):
+            raise Misuse(f"drive.power_w: reaches {np.min(power_w)!r}, must be >= 0")
+        e = int(np.argmax(radiated_w))
+        raise Misuse(
+            f"drive event {e} asks for {radiated_w[e]:.6g} W, the front end has {self.spec.transmit_power_w:.6g} W; lower power_w, or "
+            "the norm of digital (power_w is what is radiated where all of its columns together have norm 1)"
+        )
 
     def _check_listen(self, incident: Incident, t_ns: Int[Array, " event"], slot: Int[Array, " event"]) -> None:
         shaped("listen.slot", slot, t_ns.shape)
@@ -290,22 +294,25 @@ class SimFrontend:
         if framed:
             return np.asarray(self._noise(label, t_ns, shape))
         out = np.empty((len(t_ns), *shape), dtype=np.complex128)
-        for entity in np.unique(emission.source).tolist():
-            mine = np.flatnonzero(emission.source == entity)
+        for entity in set(emission.source.tolist()):
+            mine = emission.source == entity
             out[mine] = self._noise(f"{label}.{entity}", t_ns[mine], shape)
         return out
 
-    def _root(self, key: int, frequency_hz: Float[Array, " subcarrier"], response: Array) -> Array:
-        name = (key, frequency_hz.tobytes())
-        if name not in self._roots:
-            if len(self._roots) >= 256:
-                self._roots.clear()
-            network = self.spec.receive.network
-            self._roots[name] = noise_root(network.wired, response if network.lines else response[:1])
-        return self._roots[name]
+    def _roots_of(self, keys: list[int], frequency_hz: Float[Array, " subcarrier"], response: Array) -> Array:
+        """``noise_root`` of each state, ``[row subcarrier chain chain]``; of one subcarrier where all are alike."""
+        network, names = self.spec.receive.network, [(key, frequency_hz.tobytes()) for key in keys]
+        new = [row for row, name in enumerate(names) if name not in self._roots]
+        if len(self._roots) + len(new) > 256:
+            self._roots.clear()
+            new = list(range(len(names)))
+        if new or not names:
+            found = noise_root(network.wired, response[new] if network.lines else response[new, :1])
+            self._roots.update(zip([names[row] for row in new], found, strict=True))
+        return np.stack([self._roots[name] for name in names]) if names else found
 
 
 def _check_slots(field: str, slot: Int[Array, " event"], slots: int) -> None:
-    bad = np.flatnonzero(~((slot >= 0) & (slot < slots)))
-    if bad.size:
-        raise Misuse(f"{field}[{bad[0]}] = {slot[bad[0]]}: must be 0 .. {slots - 1}; the memory has {slots} slots")
+    if len(slot) and not (slot.min() >= 0 and slot.max() < slots):
+        bad = int(np.argmin((slot >= 0) & (slot < slots)))
+        raise Misuse(f"{field}[{bad}] = {slot[bad]}: must be 0 .. {slots - 1}; the memory has {slots} slots")

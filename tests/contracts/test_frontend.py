@@ -282,3 +282,26 @@ def test_here_and_over_loopback_are_the_same_bits(fields: dict[str, Any]) -> Non
             said.append([encode(one) for one in (*reports, emission, heard)])
     assert len(said) == len(KINDS)
     assert all(one == said[0] for one in said)
+
+
+def test_data_blocks_come_back_alike_from_every_kind(frontend: Frontend) -> None:
+    """Echoes of the site's own wide-band events: over a line, in a machine's shadow and from tape to the bit as from the machine itself."""
+
+    def asked(one: Frontend) -> bytes:
+        load(one)
+        t_ns = 10**9 + 140_000 * np.arange(3)
+        f = SPEC.carrier_hz + 250e6 * (np.arange(4) - 1.5)
+        block = Drive(
+            t_ns=t_ns,
+            slot=np.array([0, 1, 0]),
+            frequency_hz=f,
+            power_w=np.full((3, 4), 0.2),
+            digital=np.ones((3, 1, 1), complex),
+        )
+        sent = one.emit(block)
+        back = one.receive([(sent, echo())], Listen(t_ns=t_ns, slot=np.array([1, 0, 0]), bandwidth_hz=1e5))
+        assert back.samples.shape == (3, 2, 4)
+        return encode(back)
+
+    with sim() as plain:
+        assert asked(frontend) == asked(plain)

@@ -76,3 +76,28 @@ def test_who_is_remembered_is_bounded() -> None:
     for n in range(1000):
         door.flaw(str(n).encode(), "", "look", 0)
     assert len(door._left) <= 4 * 8
+
+
+def test_bytes_of_all_questions_of_a_peer_come_out_of_one_purse() -> None:
+    clock = Clock()
+    door = Gate(
+        {"a": Rule(limit_bytes=100), "b": Rule(limit_bytes=100)}, OTHER, clock, bytes_per_s=50.0, burst_bytes=120
+    )
+    assert door.flaw(b"1", "", "a", 100) == ""
+    assert "send less" in door.flaw(b"1", "", "b", 21)
+    assert door.flaw(b"1", "", "b", 20) == ""
+    assert door.flaw(b"2", "", "a", 100) == ""
+    clock.now += 1_000_000_000
+    assert "send less" in door.flaw(b"1", "", "a", 51)
+    assert door.flaw(b"1", "", "a", 50) == ""
+
+
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 10**9)), max_size=60))
+def test_no_peer_ever_brings_more_than_burst_and_rate(asked: list[tuple[int, int]]) -> None:
+    clock = Clock()
+    door = Gate({"a": Rule()}, OTHER, clock, bytes_per_s=100.0, burst_bytes=300)
+    taken = 0
+    for size, wait_ns in asked:
+        clock.now += wait_ns
+        taken += size if door.flaw(b"1", "", "a", size) == "" else 0
+        assert taken <= 300 + 100 * clock.now * 1e-9 + 1e-6

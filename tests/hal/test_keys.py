@@ -117,3 +117,22 @@ def test_the_folder_may_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.delenv("ISAC_TWIN_KEYS")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "c"))
     assert folder() == tmp_path / "c" / "isac-twin" / "keys"
+
+
+def test_the_list_is_followed_while_a_twin_runs(where: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keys = {name: new(where, name).encode() for name in ("twin", "a", "b")}
+    allow(where, keys["a"].decode(), "monitor", "a")
+    listed = answering("twin", where)
+    assert (listed.role(keys["a"]), listed.role(keys["b"])) == ("monitor", "none")
+    allow(where, keys["b"].decode(), "admin", "b")
+    allow(where, keys["a"].decode(), "device", "a")
+    assert (listed.role(keys["a"]), listed.role(keys["b"])) == ("device", "admin")
+    revoke(where, "b")
+    assert listed.role(keys["b"]) == "none"
+    assert keys["b"] not in listed.allowed
+    (where / "allowed").write_text("king b " + keys["b"].decode())  # spoilt by hand: neither opened nor shut by that
+    assert (listed.role(keys["a"]), listed.role(keys["b"])) == ("device", "none")
+    assert "who was let in before still is" in caplog.text
+    (where / "allowed").unlink()
+    assert listed.role(keys["a"]) == "none"
+    assert len(listed.allowed) == 0

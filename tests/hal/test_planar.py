@@ -63,3 +63,15 @@ def test_slopes_are_the_gradient() -> None:
 def test_a_point_at_the_phase_centre_gives_nothing() -> None:
     nowhere = np.zeros((1, 3))
     assert planar_gains(nowhere, 1.0, 0.0, *grid(True), rows(1, 1, 1), np.ones((1, 1), np.bool_)).size == 0
+
+
+@pytest.mark.parametrize(("columns", "rows_"), [(5, 3), (1, 4), (6, 1)])
+def test_any_count_of_columns_pairs_up(columns: int, rows_: int) -> None:
+    """An odd grid has a column in its middle that is nobody's pair."""
+    array = Upa(columns, rows_).build(CARRIER_HZ, np.zeros(3), np.eye(3))
+    at, u = nodes_of(array, FREQUENCY_HZ, False), directions(3)
+    held = np.exp(1j * RNG.uniform(0, 2 * np.pi, (2, 32, columns * rows_, 2)))
+    geometry = at.wave, at.spread, at.column_m, at.row_m, at.columns, at.rows
+    out = planar_gains(4.0 * u, 1.0, 0.0, *geometry, held, np.ones((2, 3), dtype=np.bool_))
+    expected = np.einsum("pmn,rmnc->rpmc", steering(array, u[:, None], FREQUENCY_HZ), held)
+    np.testing.assert_allclose(out, expected, atol=1e-11 * np.abs(expected).max())

@@ -286,10 +286,22 @@ def test_a_question_asked_twice_is_answered_once() -> None:
         return payload
 
     with running(note) as server, raw(server.endpoint) as bare:
-        for seq, payload in [(1, b"a"), (1, b"a"), (2, b"b"), (1, b"a"), (3, b"c")]:
+        for seq, payload in [(1, b"a"), (1, b"a"), (2, b"b"), (3, b"c")]:
             bare.send_multipart([header("x", seq), payload])
         assert [bare.recv_multipart()[1] for _ in range(3)] == [b"a", b"b", b"c"]
-    assert (asked, server.counts["duplicate"]) == ([b"a", b"b", b"c"], 2)
+    assert (asked, server.counts["duplicate"]) == ([b"a", b"b", b"c"], 1)
+
+
+@pytest.mark.parametrize("seq", [1, 0, -1, -(2**63)])
+def test_a_number_that_goes_back_is_refused_in_words_and_not_left_without_an_answer(seq: int) -> None:
+    """Whoever has once said a number too high would otherwise wait for every answer until it gives up."""
+    with running() as server, raw(server.endpoint) as bare:
+        bare.send_multipart([header("x", 2**62), b""])
+        assert bare.recv_multipart()[1] == b"x"
+        bare.send_multipart([header("x", seq), b""])
+        head, said = bare.recv_multipart()
+        assert msgpack.unpackb(head)[2:4] == ["fault", seq]
+        assert b"numbered upwards" in said
 
 
 def test_answers_that_were_not_asked_for_are_counted_and_ignored() -> None:

@@ -1,4 +1,4 @@
-"""Time: integers only, absolute deadlines, four overrun policies, and a ledger that adds up; no test here sleeps."""
+"""Time: integers only, absolute deadlines, five overrun policies, and a ledger that adds up; no test here sleeps."""
 
 import numpy as np
 import pytest
@@ -198,6 +198,44 @@ def test_skip_drops_to_the_next_deadline_of_the_grid_and_counts():
     assert engine.slipped_ns == 2 * PERIOD
 
 
+def test_ease_lowers_quality_from_a_late_subframe_until_it_was_in_time_for_a_while():
+    wall = Wall(oversleep_ns=0)
+    engine = wall.engine(overrun="ease")
+    engine.start()
+    seen = []
+    for k in range(1, 120):
+        wall.now += 12_000_000 if k in (5, 30) else 0
+        engine.pace(k * PERIOD)
+        seen.append(engine.eased)
+    # late at 5 and, catching up, at 6; again at 30 and 31: forty in time after that
+    assert seen == [5 <= k < 31 + 40 for k in range(1, 120)]
+    assert (engine.late, engine.slipped_ns, engine.skipped) == (4, 0, 0)
+
+
+@pytest.mark.parametrize("overrun", ["stretch", "hold", "skip"])
+def test_no_other_policy_touches_quality(overrun):
+    wall = Wall(oversleep_ns=0)
+    engine = wall.engine(overrun=overrun)
+    play(wall, engine, LATE)
+    assert not engine.eased
+
+
+def test_an_hour_does_not_drift():
+    """Deadlines are counted from the epoch in whole nanoseconds: subframe 720 000 is as much in time as the first, to the nanosecond, whatever the factor."""
+    for factor, overrun in ((1.0, "hold"), (0.3, "stretch"), (1 / 7, "skip")):
+        wall = Wall(read_ns=1_000, oversleep_ns=0)
+        engine = wall.engine(factor=factor, overrun=overrun)
+        engine.start()
+        epoch = wall.now
+        for hour_ns in (0, 3_600_000_000_000, 36_000_000_000_000):
+            wall.now = epoch + round(hour_ns / factor)  # nothing of what was between moves a deadline
+            for k in range(1, 4):
+                engine.pace(hour_ns + k * PERIOD)
+                assert engine.lag_ns <= 3 * wall.read_ns
+                assert abs(wall.now - epoch - (hour_ns + k * PERIOD) / factor) <= 3 * wall.read_ns
+        assert engine.late == 0
+
+
 def test_abort_names_the_subframe_the_lateness_and_the_stage():
     wall = Wall()
     engine = wall.engine(overrun="abort")
@@ -213,7 +251,9 @@ def test_abort_names_the_subframe_the_lateness_and_the_stage():
         engine.pace(2 * PERIOD)
 
 
-@given(st.lists(st.integers(0, 30_000_000), min_size=1, max_size=40), st.sampled_from(["stretch", "hold", "skip"]))
+@given(
+    st.lists(st.integers(0, 30_000_000), min_size=1, max_size=40), st.sampled_from(["stretch", "hold", "skip", "ease"])
+)
 def test_no_policy_releases_before_its_deadline_or_changes_the_order_of_time(work, overrun):
     wall = Wall(oversleep_ns=0, read_ns=1_000)
     engine = wall.engine(overrun=overrun)
@@ -221,7 +261,7 @@ def test_no_policy_releases_before_its_deadline_or_changes_the_order_of_time(wor
     assert np.all(released >= np.arange(1, len(work) + 1) * PERIOD)
     assert engine.now == len(work) * PERIOD
     tick = 40_000  # what reading this clock costs a subframe
-    if overrun == "hold":  # free to catch up, so never later than a queue that serves in order
+    if overrun in ("hold", "ease"):  # free to catch up, so never later than a queue that serves in order
         queue = 0
         for k, w in enumerate(work):
             queue = max(queue + w + tick, (k + 1) * PERIOD)
@@ -381,3 +421,32 @@ def test_table_has_a_line_a_stage():
     assert [line.split()[0] for line in lines] == ["stage", "sensing", "subframe", "lag"]
     assert "40.0 %" in lines[1]
     assert len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.parametrize("step_s", [-3600.0, -0.02, 3600.0])
+@pytest.mark.parametrize("overrun", ["stretch", "skip"])
+def test_a_clock_that_steps_is_gone_along_with(step_s, overrun):
+    wall = Wall(oversleep_ns=0)
+    engine = wall.engine(overrun=overrun)
+    engine.start()
+    released = []
+    for k in range(1, 9):
+        wall.now += round(step_s * 1e9) if k == 4 else 0
+        engine.pace(k * PERIOD)
+        released.append(wall.now - (round(step_s * 1e9) if k >= 4 else 0))
+    apart = np.diff(released)
+    assert np.all(apart[[0, 1, 4, 5, 6]] > 0.99 * PERIOD)  # paced before, and after
+    assert np.all(apart < 1.01 * 2 * PERIOD)  # nowhere has the step been waited for
+    assert engine.late == (step_s > 0)
+
+
+def test_a_clock_that_steps_back_while_it_is_waited_for():
+    wall = Wall(oversleep_ns=0)
+    engine = wall.engine()
+    engine.start()
+    engine.pace(PERIOD)
+    reads = iter(range(10**6))
+    clock = engine._clock
+    engine._clock = lambda: clock() - (3_600_000_000_000 if next(reads) > 2 else 0)
+    engine.pace(2 * PERIOD)  # would spin for an hour
+    assert next(reads) < 10_000

@@ -38,6 +38,7 @@ def family(tmp_path, monkeypatch):
     (home / "_tables.py").write_text("raise RuntimeError('private modules are not kinds')")
     monkeypatch.syspath_prepend(tmp_path)
     points: list[importlib.metadata.EntryPoint] = []
+    monkeypatch.setattr(registry, "_declared", registry._declared.__wrapped__)  # what is installed changes here
     monkeypatch.setattr(registry.metadata, "entry_points", lambda group: tuple(p for p in points if p.group == group))
     yield name, home, points
     for loaded in [m for m in sys.modules if m.startswith(name)]:

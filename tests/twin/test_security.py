@@ -15,7 +15,7 @@ import zmq
 
 from hal import wire
 from hal.errors import LateArrival, Misuse, RemoteFault
-from hal.keys import allow, answering, asking, new
+from hal.keys import allow, answering, asking, new, revoke
 from hal.session import PROTOCOL, Client, Keys, Patience
 from twin.build import Twin
 from twin.bus import ZmqBus
@@ -279,3 +279,40 @@ def test_the_command_line_makes_allows_lists_and_revokes(tmp_path: Path, capsys:
 def test_a_subscriber_without_a_server_key_says_so() -> None:
     with pytest.raises(Misuse, match="public key of the twin"):
         Subscriber("tcp://127.0.0.1:1", keys=Keys(*zmq.curve_keypair()))
+
+
+def test_a_key_that_is_revoked_is_out_without_a_restart(tmp_path: Path) -> None:
+    for name in ("twin", "admin", "other"):
+        key = new(tmp_path, name)
+        if name != "twin":
+            allow(tmp_path, key, "admin", name)
+    with ZmqBus("r", "tcp://127.0.0.1:0", keys=answering("twin", tmp_path)) as bus:
+        door = Door(bus, tmp_path)
+        assert door.ask(door.keys("admin"), "status") == [""]
+        revoke(tmp_path, "admin")
+        (said,) = door.ask(door.keys("admin"), "status")
+        assert "refused our key" in said
+        assert door.ask(door.keys("other"), "status") == [""]
+        assert any("stranger" in why for _, why in door.refused)
+
+
+def test_a_connection_that_stands_loses_what_its_key_no_longer_may(tmp_path: Path) -> None:
+    for name in ("twin", "admin"):
+        key = new(tmp_path, name)
+    allow(tmp_path, key, "admin", "admin")
+    allow(tmp_path, "a" * 40, "monitor", "other")
+    with ZmqBus("r", "tcp://127.0.0.1:0", keys=answering("twin", tmp_path)) as bus:
+        door = Door(bus, tmp_path)
+        bus.answer("pause", lambda payload: revoke(tmp_path, "admin") or b"")  # type: ignore[func-returns-value]
+        said = door.ask(door.keys("admin"), "pause", times=2)
+        assert said[0] == ""
+        assert "this key is a none's" in said[1]
+
+
+def test_revoking_the_last_key_shuts_the_door(tmp_path: Path) -> None:
+    new(tmp_path, "twin")
+    allow(tmp_path, new(tmp_path, "only"), "admin", "only")
+    with ZmqBus("r", "tcp://127.0.0.1:0", keys=answering("twin", tmp_path)) as bus:
+        door = Door(bus, tmp_path)
+        revoke(tmp_path, "only")
+        assert "refused our key" in door.ask(door.keys("only"), "status")[0]

@@ -12,11 +12,13 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tools.bench.row import Row, Side, Work
 from tools.reproduce.squint import told
 from twin.compare_precoders import SCHEMES, Setup, draw, interval_db, row_of, scored
 from twin.learning.cards import load
@@ -174,6 +176,48 @@ def feasible(count: int) -> int:
         wrong += int(np.sum(~good))
         told(f"feasible: {number + block}/{count}")
     return wrong
+
+
+def ready(steps: int) -> Work:
+    """The network's beam, or with ``steps`` of polishing, beside the converged search's, for one draw it was not trained on."""
+    problem, bit = draw(HELD_OUT), 0.2
+    weight = weight_at(problem, bit)
+    row = row_of(problem)
+    card, weights = load("paper")
+    network, scheme = Factored(**card.shape), CspNet(rate_weight=weight, polish_steps=steps)
+
+    def behind(_: Any, theirs: Any) -> float:
+        """Decibels of bound that the network's own design is worth less."""
+        mine, other = scored(problem, scheme.design(problem)), scored(problem, theirs)
+        return float(max(DB * (bit * (other.rate - mine.rate) - np.log(other.crb / mine.crb)), 0.0))
+
+    return Work(
+        naive=Side(lambda: NAMED["SA-Opt"].design(problem)),
+        ours=Side((lambda: scheme.design(problem)) if steps else lambda: infer(network, weights, [row], weight)),
+        apart=behind,
+        within=0.5,
+    )
+
+
+_BEAM = "a beam for one user and 3 targets: 256 elements, 64 delay lines, 32 subcarriers"
+_SA_OPT = "SA-Opt converged, dictionary of 1024 beams, exact power"
+ROWS = (
+    Row(
+        "csp_net.inference",
+        _BEAM,
+        _SA_OPT,
+        partial(ready, 0),
+        target=100,
+        same="0.2 R - ln CRB, decibels of bound behind",
+    ),
+    Row(
+        "csp_net.polished",
+        f"{_BEAM}, with 8 steps of descent",
+        _SA_OPT,
+        partial(ready, 8),
+        same="0.2 R - ln CRB, decibels of bound behind",
+    ),
+)
 
 
 def plot(points: list[dict[str, Any]], image: Path) -> None:

@@ -161,7 +161,7 @@ def helics_zmq(steps: int, turn: int) -> list[float]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    broker = h.helicsCreateBroker("zmq", f"broker{turn}", f"--federates=2 --port={port}")
+    broker = h.helicsCreateBroker("zmq", f"broker{turn}", f"--federates=2 --port={port} --loglevel=error")
     processes = [context.Process(target=federate, args=(each, port, steps, out)) for each in "ab"]
     for process in processes:
         process.start()
@@ -243,7 +243,7 @@ def kpi() -> Kpi:
     return Kpi(**made)
 
 
-def _read(state: str, topics: list[bytes]) -> None:
+def listener(state: str, topics: list[bytes]) -> None:
     """A listener in a process of its own: in a thread of the twin's it would share its interpreter lock."""
     with zmq.Context() as context, context.socket(zmq.SUB) as sub:
         sub.set(zmq.RCVHWM, 0)
@@ -270,7 +270,9 @@ def publishing(rounds: int = 2000) -> dict[str, float]:
     told = {}
     for who, topics in (("nobody", []), ("one listener to all", [b""]), ("flat only", [b"flat."])):
         with ZmqBus("bench", "tcp://127.0.0.1:0") as bus:
-            reader = multiprocessing.get_context("spawn").Process(target=_read, args=(bus.state, topics), daemon=True)
+            reader = multiprocessing.get_context("spawn").Process(
+                target=listener, args=(bus.state, topics), daemon=True
+            )
             reader.start()
             until = time.monotonic() + 60
             while topics and not bus.wanted("flat.bs0.kpi.") and time.monotonic() < until:

@@ -14,11 +14,14 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from tools.bench.row import Row, Side, Work, apart
 from twin.physics.delay_doppler import echo_operator, raised_cosine
 from twin.physics.doubly_selective import hybrid, passage
 from twin.physics.zak import grid_passage, through_grid
@@ -33,8 +36,22 @@ def cpu_s(work: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def measure(quick: bool) -> dict[str, float]:
-    """Median microseconds a frame (4 streams each) of each way, their ratios, and relative errors against the matrices in double precision."""
+@dataclass(frozen=True)
+class Ways:
+    """The same frames through the same targets, each way a call, and what comes out in double precision."""
+
+    exact: np.ndarray
+    grid: np.ndarray
+    formed: Callable[[], np.ndarray]  # one frame; so is kept
+    kept: Callable[[], np.ndarray]
+    plain: Callable[[], np.ndarray]
+    zak: Callable[[], np.ndarray]
+    laid: Callable[[], np.ndarray]
+    double: Callable[[], np.ndarray]
+    transforms: Callable[[], Any]  # the transforms along delay alone, there and back: no way does without
+
+
+def ways() -> Ways:
     rng = np.random.default_rng(1)
 
     def normal(*shape: int) -> np.ndarray:
@@ -77,33 +94,56 @@ def measure(quick: bool) -> dict[str, float]:
     place = np.arange(M * N)
     lag = (place[:, None] - place + M * N // 2) % (M * N) - M * N // 2
 
-    def kept() -> None:
-        matrices(single[:1], np.complex64)
+    def kept() -> np.ndarray:
+        return matrices(single[:1], np.complex64)
 
-    def formed() -> None:
+    def formed() -> np.ndarray:
         for late, turns in zip(delay, doppler, strict=True):
             ramp = np.exp(2j * np.pi * turns * (place - late)).astype(np.complex64)
             pulse = raised_cosine(lag[0] - late, ROLL_OFF)
             ramp[:, None] * pulse[(-lag) % (M * N)]
-        kept()
+        return kept()
+
+    lines = np.ascontiguousarray(np.swapaxes(single, 2, 3))
+
+    def transforms() -> None:
+        from scipy.fft import fft, ifft
+
+        ifft(fft(lines, axis=-1), axis=-1, overwrite_x=True)
+
+    return Ways(
+        exact=exact,
+        grid=grid,
+        formed=formed,
+        kept=kept,
+        plain=plain,
+        zak=lambda: through_grid(laid[np.complex64], single),
+        laid=lambda: through_grid(laid_out(np.complex64)[1], single),
+        double=lambda: through_grid(laid[np.complex128], grid),
+        transforms=transforms,
+    )
+
+
+def measure(quick: bool) -> dict[str, float]:
+    """Median microseconds a frame (4 streams each) of each way, their ratios, and relative errors against the matrices in double precision."""
+    made = ways()
 
     def miss(got: np.ndarray) -> float:
-        return float(np.linalg.norm(got - exact) / np.linalg.norm(exact))
+        return float(np.linalg.norm(got - made.exact) / np.linalg.norm(made.exact))
 
     errors = {
-        "error_complex64": miss(through_grid(laid[np.complex64], single)),
-        "error_complex128": miss(through_grid(laid[np.complex128], grid)),
-        "error_plain_complex64": miss(plain()),
+        "error_complex64": miss(made.zak()),
+        "error_complex128": miss(made.double()),
+        "error_plain_complex64": miss(made.plain()),
     }
     rounds = 20 if quick else 200
     times: dict[str, list[float]] = {"zak": [], "laid": [], "plain": [], "kept": [], "formed": []}
     for r in range(rounds):
-        times["zak"].append(cpu_s(lambda: through_grid(laid[np.complex64], single)) / FRAMES)
-        times["laid"].append(cpu_s(lambda: through_grid(laid_out(np.complex64)[1], single)) / FRAMES)
-        times["plain"].append(cpu_s(plain) / FRAMES)
+        for name in ("zak", "laid", "plain"):
+            times[name].append(cpu_s(getattr(made, name)) / FRAMES)
         if r % 10 == 0:
-            times["kept"].append(cpu_s(kept))
-            times["formed"].append(cpu_s(formed))
+            times["kept"].append(cpu_s(made.kept))
+            times["formed"].append(cpu_s(made.formed))
     median = {name: float(np.median(values)) for name, values in times.items()}
     return {
         **{f"{name}_us": value * 1e6 for name, value in median.items()},
@@ -114,6 +154,42 @@ def measure(quick: bool) -> dict[str, float]:
         "over_plain": median["plain"] / median["zak"],
         **errors,
     }
+
+
+def ready(naive: str, ours: str) -> Work:
+    made = ways()
+    single = naive in ("formed", "kept")
+    return Work(
+        naive=Side(getattr(made, naive), 1 if single else FRAMES),
+        ours=Side(getattr(made, ours), FRAMES),
+        apart=lambda got, other: apart(got[: len(other)], other),
+        within=1e-5,
+        floor=Side(made.transforms, FRAMES),
+    )
+
+
+_FRAME = "a frame of 64 x 16, 4 streams through 3 targets to 4 chains, grid to grid"
+_FFT = "its 64-point transforms alone, there and back"
+ROWS = (
+    Row(
+        "oddm.matrix",
+        _FRAME,
+        "1024 x 1024 matrices, formed for the frame",
+        partial(ready, "formed", "laid"),
+        target=1000,
+        floor=_FFT,
+        note="targets move: ours lays its channel out anew for a dwell of 16 frames",
+    ),
+    Row(
+        "oddm.fft",
+        _FRAME,
+        "plain transforms of 1024 samples",
+        partial(ready, "plain", "zak"),
+        target=2,
+        floor=_FFT,
+        note="16 frames at once, channel laid out before, on both sides",
+    ),
+)
 
 
 def main() -> int:

@@ -12,12 +12,15 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numba import njit
 
 from hal.array import direction_from, steering, steering_gradient
 from hal.record import Array
+from tools.bench.row import Row, Side, Work, apart
 from tools.reproduce.squint import told
 from twin.compare_precoders import Setup, digital, draw, interval_db, row_of, scored
 from twin.physics.allocation import crb_power, jensen_power, largest_snr, least_powers, unit_bounds
@@ -55,8 +58,8 @@ def in_turn(rounds: int, *works: Callable[[], Any], times: tuple[int, ...] | Non
     return [float(np.median(column)) for column in zip(*spent, strict=True)]
 
 
-def fim(rounds: int) -> dict[str, float]:
-    """Fisher information and bound of one beam, against papers/000 eq (10) term by term with dense vectors and covariances."""
+def informations() -> tuple[Callable[[], Array], Callable[[], Array]]:
+    """Fisher information of one beam, ours and papers/000 eq (10) term by term with dense vectors and covariances."""
     row = row_of(draw(0))
     design = Direct().design(draw(0))
     response = row.response(design.delay_s[0].reshape(-1)[: row.lines], design.phase_rad[0, 0])
@@ -88,9 +91,15 @@ def fim(rounds: int) -> dict[str, float]:
                             total[2 * k + i, 2 * n + j] += 2 / row.echo_noise_w * (size * value).real
         return total
 
-    error = np.abs(ours() - naive()).max() / np.abs(naive()).max()
+    return ours, naive
+
+
+def fim(rounds: int) -> dict[str, float]:
+    """Fisher information and bound of one beam, both ways."""
+    ours, naive = informations()
+    error = apart(ours(), naive())
     quick, slow = in_turn(rounds, lambda: crb(ours()), lambda: crb(naive()), times=(20, 1))
-    return {"ms": 1e3 * quick, "naive ms": 1e3 * slow, "ratio": slow / quick, "relative error": float(error)}
+    return {"ms": 1e3 * quick, "naive ms": 1e3 * slow, "ratio": slow / quick, "relative error": error}
 
 
 def search(rounds: int, draws: int) -> dict[str, float]:
@@ -172,8 +181,10 @@ def separable(row: Scene, delay_s: Array, grid: tuple[int, int]) -> Callable[[],
     return once
 
 
-def power(rounds: int) -> dict[str, float]:
-    """Eqs (20) and (21) in closed form against a conic solver, on CBS's beam of the first draw."""
+def allocations() -> tuple[
+    Callable[[Any], Array], Callable[[Any], Array], Callable[[Array], float], Callable[[Array], float]
+]:
+    """Eqs (20) and (21) by a named solver, on CBS's beam of the first draw, and what each is to make small."""
     problem = draw(0)
     row, design = row_of(problem), Cbs().design(problem)
     response = row.response(design.delay_s[0].reshape(-1)[: row.lines], design.phase_rad[0, 0])
@@ -187,11 +198,17 @@ def power(rounds: int) -> dict[str, float]:
     def relaxed(solver: Any) -> Array:
         return jensen_power(bound, least, row.power_w, solver)
 
+    return exact, relaxed, lambda p: row.crb(response, p), lambda p: float(np.sum(bound / p))
+
+
+def power(rounds: int) -> dict[str, float]:
+    """Eqs (20) and (21) in closed form against a conic solver."""
+    exact, relaxed, crb_of, sum_of = allocations()
     spent = in_turn(
         rounds, *(lambda w=w, s=s: w(s) for w in (exact, relaxed) for s in ("closed", "cvxpy")), times=(5, 1, 20, 1)
     )
-    worth = [row.crb(response, exact(s)) for s in ("closed", "cvxpy")]
-    sums = [float(np.sum(bound / relaxed(s))) for s in ("closed", "cvxpy")]
+    worth = [crb_of(exact(s)) for s in ("closed", "cvxpy")]
+    sums = [sum_of(relaxed(s)) for s in ("closed", "cvxpy")]
     return {
         "(20) ms": 1e3 * spent[0],
         "(20) over cvxpy": spent[1] / spent[0],
@@ -309,6 +326,118 @@ def free_phases(problem: Problem, bit: float, begin: Direct) -> float:
 
     start = np.concatenate([np.angle(response).ravel(), np.log(np.maximum(design.power_w[0], 1e-9))])
     return -float(minimize(cost, start, jac=True, method="L-BFGS-B", options={"maxiter": 250, "maxcor": 20}).fun)
+
+
+def fim_ready() -> Work:
+    def with_bound(information_of: Callable[[], Array]) -> Array:
+        found = information_of()
+        crb(found)
+        return found
+
+    ours, naive = informations()
+    return Work(naive=Side(lambda: with_bound(naive)), ours=Side(lambda: with_bound(ours)), apart=apart, within=1e-12)
+
+
+def power_ready(which: int) -> Work:
+    exact, relaxed, crb_of, sum_of = allocations()
+    solve, worth = ((exact, crb_of), (relaxed, sum_of))[which]
+    return Work(
+        naive=Side(lambda: solve("cvxpy")),
+        ours=Side(lambda: solve("closed")),
+        apart=lambda a, b: abs(worth(a) / worth(b) - 1),
+        within=1e-6,
+    )
+
+
+@njit(cache=True, fastmath=True)
+def roots(lane: Any, times: int) -> Any:  # pragma: no cover - compiled
+    """Sums of square roots of a lane that stays in the nearest cache."""
+    total = np.zeros_like(lane)
+    for turn in range(times):
+        for i in range(len(lane)):
+            total[i] += np.sqrt(lane[i] + np.float32(turn))
+    return total
+
+
+def search_ready(naive: str) -> Work:
+    """One pass over all lines and levels; the naive way is timed on one candidate, the dense one on a strip of its dictionary."""
+    row, grid = row_of(draw(0)), (256, 256)
+    level_s = delay_grid(row.network)
+    start = level_s[np.random.default_rng(0).integers(len(level_s), size=row.lines)]
+    candidates = row.lines * len(level_s)
+    search = Search(row, grid)
+    strip = candidates * len(row.frequency_hz) * grid[0] * grid[1] / BLOCK
+    side = Side(dense(row, start), 1 / strip) if naive == "dense" else Side(separable(row, start, grid), 1 / candidates)
+    size = len(row.frequency_hz) * candidates * grid[0] * grid[1] * 2
+    lane = np.random.default_rng(1).uniform(0.5, 2.0, 2048).astype(np.float32)
+
+    def choices(ours: Any, other: Any) -> float:
+        from tests.twin.precoding.test_search import SMALL, dense_divergence
+        from tests.twin.precoding.test_search import naive as walked
+
+        small = row_of(draw(0, SMALL))
+        begin = level_s[np.random.default_rng(0).integers(16, size=4)]
+        slowly = walked(small, begin, level_s, (8, 8), 2, dense_divergence)
+        return float(np.sum(Search(small, (8, 8)).run(begin, level_s, 2)[0] != slowly))
+
+    return Work(
+        naive=side,
+        ours=Side(lambda: search.run(start, level_s, 1)),
+        apart=choices,
+        within=0.0,
+        floor=Side(lambda: roots(lane, 1000), 1000 * len(lane) / size),
+    )
+
+
+_PASS = "a pass over 64 delay lines of 16 levels, 32 subcarriers, dictionary of 65536 beams"
+_ROOTS = "its square roots alone, vectorised (2 a subcarrier, beam and candidate)"
+_CHOICES = "lines set otherwise than by the dense search, small array"
+ROWS = (
+    Row(
+        "precoders.search_dense",
+        _PASS,
+        f"dense dictionary; one subcarrier, candidate and {BLOCK} of its columns timed",
+        partial(search_ready, "dense"),
+        target=10_000,
+        floor=_ROOTS,
+        same=_CHOICES,
+    ),
+    Row(
+        "precoders.search_separable",
+        _PASS,
+        "separable re-evaluation; one of 1024 candidates timed",
+        partial(search_ready, "separable"),
+        target=15,
+        floor=_ROOTS,
+        same=_CHOICES,
+    ),
+    Row(
+        "precoders.fim",
+        "Fisher information and bound of a beam: 256 elements, 3 targets, 32 subcarriers",
+        "papers/000 eq (10) term by term, dense",
+        fim_ready,
+        target=400,
+        same="the information",
+    ),
+    Row(
+        "precoders.power_exact",
+        "power over 32 subcarriers, eq (20)",
+        "cvxpy",
+        partial(power_ready, 0),
+        target=40,
+        same="the bound reached",
+        needs=("cvxpy",),
+    ),
+    Row(
+        "precoders.power_relaxed",
+        "power over 32 subcarriers, eq (21)",
+        "cvxpy",
+        partial(power_ready, 1),
+        target=40,
+        same="the relaxed bound reached",
+        needs=("cvxpy",),
+    ),
+)
 
 
 def main() -> int:

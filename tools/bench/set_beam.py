@@ -21,22 +21,23 @@ import numpy as np
 from hal.array import Upa
 from hal.devices.remote import Remote
 from hal.devices.sim import Sim
-from hal.frontend import Beam, FrontendSpec, HalfSpec
+from hal.frontend import Beam, BeamReport, FrontendSpec, HalfSpec
 from hal.network import Network
 from hal.serve import VERBS, serve
 from hal.session import Server
 from hal.wire import decode, encode
 from hal.zmtp import Line
+from tools.bench.row import Row, Side, Timed, Work
 
 CARRIER_HZ = 100e9
-COLUMNS = ROWS = 32
+COLUMNS = ROWS_OF_ARRAY = 32
 
 
 def nameplate() -> FrontendSpec:
     """A machine of 1024 elements and 64 delay lines, one chain."""
     half = HalfSpec(
-        array=Upa(COLUMNS, ROWS).build(CARRIER_HZ, np.zeros(3), np.eye(3)),
-        network=Network(delay_lines=(8, 8)).build(COLUMNS, ROWS),
+        array=Upa(COLUMNS, ROWS_OF_ARRAY).build(CARRIER_HZ, np.zeros(3), np.eye(3)),
+        network=Network(delay_lines=(8, 8)).build(COLUMNS, ROWS_OF_ARRAY),
         memory_slots=64,
     )
     return FrontendSpec(
@@ -62,8 +63,8 @@ def row() -> Beam:
         half="transmit",
         slot=np.zeros(1, np.int64),
         delay_s=rng.uniform(0, 90e-12, (1, 1, 64)),
-        phase_rad=rng.uniform(0, 6, (1, 1, COLUMNS * ROWS)),
-        amplitude=np.ones((1, 1, COLUMNS * ROWS)),
+        phase_rad=rng.uniform(0, 6, (1, 1, COLUMNS * ROWS_OF_ARRAY)),
+        amplitude=np.ones((1, 1, COLUMNS * ROWS_OF_ARRAY)),
     )
 
 
@@ -76,14 +77,18 @@ def host(what: str) -> None:
     else:
         server = Server("tcp://127.0.0.1:0")
         print(server.endpoint, flush=True)
-        socket = server._socket  # noqa: SLF001 - an echo needs no session
+        door = server._door  # noqa: SLF001 - an echo needs no session
         while True:
-            socket.send_multipart(socket.recv_multipart())
+            message = door.receive(-1)
+            assert message is not None
+            door.send(message[0], message[1:])
 
 
 def started(what: str) -> tuple[subprocess.Popen[str], str]:
     """A side, and where it listens."""
-    program = subprocess.Popen([sys.executable, "-m", __spec__.name, "--host", what], stdout=subprocess.PIPE, text=True)
+    program = subprocess.Popen(
+        [sys.executable, "-m", "tools.bench.set_beam", "--host", what], stdout=subprocess.PIPE, text=True
+    )
     assert program.stdout is not None
     return program, program.stdout.readline().strip()
 
@@ -145,6 +150,56 @@ def measure(rounds: int, count: int = 200) -> dict[str, float]:
     return found
 
 
+def ready(count: int = 100) -> Work:
+    """A turn is so many round trips, and its figure their median on the wall clock."""
+    beam, sides = row(), [started("echo"), started("machine")]
+    line = Line(sides[0][1], 1 << 28)
+    front = Remote(sides[1][1], timeout_s=10.0, warn_s=5.0).open(None)
+    payload, now = encode((beam, 0), VERBS["set_beam"][0]), [0]
+    line.settle(5.0)
+
+    def bare() -> Timed:
+        def once(_: int) -> None:
+            line.send([b"header", payload])
+            while line.receive(1000.0) is None:
+                pass
+
+        return Timed(float(np.median(timed(once, count))), count)
+
+    def ours() -> Timed:
+        heard: list[BeamReport] = []
+
+        def once(_: int) -> None:
+            now[0] += 1_000_000
+            heard.append(front.set_beam(beam, now[0]))
+
+        took = timed(once, count)
+        return Timed(float(np.median(took)), sum(isinstance(one, BeamReport) for one in heard))
+
+    def close() -> None:
+        front.close()
+        line.close()
+        for program, _ in sides:
+            program.kill()
+            program.wait()
+            if program.stdout is not None:
+                program.stdout.close()
+
+    return Work(Side(bare), Side(ours), lambda mine, other: abs(mine - other), 0, close=close)
+
+
+ROWS = (
+    Row(
+        "seam.set_beam",
+        f"a set_beam of {COLUMNS * ROWS_OF_ARRAY} elements to a machine in another process, and its report (wall time)",
+        "the bare transport: the same bytes there and back, looked at by nobody",
+        ready,
+        same="answers",
+        note="the ratio is the share of the round trip that is transport; 1 would be no cost at all",
+    ),
+)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.bench.set_beam", description=__doc__)
     parser.add_argument("pace", nargs="?", choices=("quick", "full"), default="full")
@@ -160,7 +215,7 @@ def main() -> int:
         print()
         return 0
     print(
-        f"set_beam of {COLUMNS * ROWS} elements over loopback, {found['payload_bytes']:.0f} bytes there and about as many back:\n"
+        f"set_beam of {COLUMNS * ROWS_OF_ARRAY} elements over loopback, {found['payload_bytes']:.0f} bytes there and about as many back:\n"
         f"  p50 {found['set_beam_p50_us']:.0f} us (best {found['set_beam_best_us']:.0f}, p99 {found['set_beam_p99_us']:.0f}); "
         f"bare transport p50 {found['transport_p50_us']:.0f} us, ratio {found['ratio']:.2f}\n"
         f"  of it: the machine {found['machine_p50_us']:.0f} us, and twice encode {found['encode_p50_us']:.0f} us and decode {found['decode_p50_us']:.0f} us"

@@ -12,7 +12,7 @@ from hal.record import Array, Float, Int
 from twin.physics.draws import Draws
 from twin.records import Truth
 
-__all__ = ["Channel", "doppler_block_product"]
+__all__ = ["Channel", "LinkBudget", "doppler_block_product"]
 
 
 class Channel(Protocol):
@@ -43,6 +43,21 @@ class Channel(Protocol):
         self, truth: Truth, array: AntennaArray, carrier_hz: float, block_ns: int
     ) -> tuple[Int[Array, " user"], Float[Array, " user"]]:
         """Users whose small scale changes within a block, so that one gain a block does not describe it, and Doppler spread x block of each."""
+
+
+class LinkBudget(Protocol):
+    """What the fidelity ``system`` asks of a propagation model instead of paths: elementwise, any shape."""
+
+    def sight_amplitude(self, range_m: Float[Array, ...], carrier_hz: float) -> Float[Array, ...]:
+        """Field ratio of the line of sight between unit-gain antennas."""
+
+    def diffuse_share(self) -> float:
+        """Mean power of everything else over that of the line of sight."""
+
+    def echo_amplitude(
+        self, out_m: Float[Array, ...], back_m: Float[Array, ...], rcs_m2: Float[Array, ...], carrier_hz: float
+    ) -> Float[Array, ...]:
+        """Field ratio of an echo with these ranges out and back."""
 
 
 def doppler_block_product(paths: Paths, block_ns: int) -> float:

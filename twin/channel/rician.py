@@ -76,7 +76,9 @@ class Rician:
         self, truth: Truth, array: AntennaArray, t_ns: Int[Array, " block"], carrier_hz: float, draws: Draws
     ) -> Paths:
         """``array`` to every user: paths user after user, line of sight first, then its rays; ``sink`` is the user."""
-        user, gain, delay_s, nu_hz, near_m, far_m = self._links(truth, array, t_ns, carrier_hz, draws)
+        user, gain, delay_s, nu_hz, near_m, far_m = self._links(
+            truth, _axes(array), np.asarray(t_ns, np.int64).tobytes(), carrier_hz, draws
+        )
         return Paths(
             carrier_hz=carrier_hz,
             t_ns=t_ns,
@@ -93,7 +95,9 @@ class Rician:
         self, truth: Truth, array: AntennaArray, t_ns: Int[Array, " block"], carrier_hz: float, draws: Draws
     ) -> Paths:
         """Every user to ``array``: the same paths with their ends exchanged; ``source`` is the user."""
-        user, gain, delay_s, nu_hz, near_m, far_m = self._links(truth, array, t_ns, carrier_hz, draws)
+        user, gain, delay_s, nu_hz, near_m, far_m = self._links(
+            truth, _axes(array), np.asarray(t_ns, np.int64).tobytes(), carrier_hz, draws
+        )
         return Paths(
             carrier_hz=carrier_hz,
             t_ns=t_ns,
@@ -122,9 +126,7 @@ class Rician:
         back_m, back_mps = _range_and_rate(truth, receive, elapsed_s)
         away, _ = _range_and_rate(truth, transmit, np.zeros((1, 1)))
         home, _ = _range_and_rate(truth, receive, np.zeros((1, 1)))
-        amplitude = radar_amplitude(np.sqrt(out_m * back_m), carrier_hz, truth.rcs_m2) * gas_amplitude(
-            self._attenuation_db_per_km(carrier_hz), out_m + back_m
-        )
+        amplitude = self.echo_amplitude(out_m, back_m, truth.rcs_m2, carrier_hz)
         return Paths(
             carrier_hz=carrier_hz,
             t_ns=t_ns,
@@ -153,19 +155,19 @@ class Rician:
         over = (product > self.doppler_warning) & (self.rays > 0)
         return user[over], product[over]
 
+    @lru_cache(maxsize=2)  # noqa: B019 - frozen; the way back asks for what the way there was given
     def _links(
-        self, truth: Truth, array: AntennaArray, t_ns: Int[Array, " block"], carrier_hz: float, draws: Draws
+        self, truth: Truth, array: AntennaArray, instants: bytes, carrier_hz: float, draws: Draws
     ) -> tuple[Array, Complex[Array, "block path"], Array, Array, Array, Array]:
         """Entity, gain, delay, Doppler, vector at the array (its frame) and at the user (world frame) of every path."""
+        t_ns = np.frombuffer(instants, np.int64)
         user, velocity_mps = truth.entity[truth.is_user], truth.velocity_mps[truth.is_user]
         offset_m = truth.position_m[truth.is_user] - array.origin_m
         ranges_m, rate_mps = _range_and_rate(truth, array, np.zeros((1, 1)))
         range_m = ranges_m[0, truth.is_user]
         mean_hz = doppler_hz(-rate_mps[truth.is_user], carrier_hz)
         users, blocks, paths = len(user), len(t_ns), 1 + self.rays
-        amplitude = free_space_amplitude(range_m, carrier_hz) * gas_amplitude(
-            self._attenuation_db_per_km(carrier_hz), range_m
-        )
+        amplitude = self.sight_amplitude(range_m, carrier_hz)
         gain = np.empty((blocks, users, paths), np.complex128)
         delay_s = np.empty((users, paths))
         near_m, far_m = np.empty((users, paths, 3)), np.empty((users, paths, 3))
@@ -176,7 +178,7 @@ class Rician:
             ring = one_ring_rays(
                 draws, user, offset_m, velocity_mps, self.spread_rad, self.rays, carrier_hz, stream=STREAM
             )
-            fading = ray_gain(ring.doppler_hz - mean_hz[:, None], ring.phase_rad, np.asarray(t_ns) - truth.t_ns)
+            fading = ray_gain(ring.doppler_hz - mean_hz[:, None], ring.phase_rad, t_ns - truth.t_ns)
             gain[:, :, 1:] = (amplitude * 10 ** (-self.k_db / 20))[:, None] * fading
             delay_s[:, 1:] = ring.delay_s
             near_m[:, 1:], far_m[:, 1:] = to_array_frame(array, ring.departure_m), ring.arrival_m
@@ -189,6 +191,22 @@ class Rician:
             far_m.reshape(-1, 3),
         )
 
+    def sight_amplitude(self, range_m: Float[Array, ...], carrier_hz: float) -> Float[Array, ...]:
+        """Field ratio of the line of sight, ``g(r)``, between unit-gain antennas."""
+        gas = gas_amplitude(self._attenuation_db_per_km(carrier_hz), range_m)
+        return np.asarray(free_space_amplitude(range_m, carrier_hz) * gas)
+
+    def diffuse_share(self) -> float:
+        """Mean power of all rays over that of the line of sight."""
+        return float(10 ** (-self.k_db / 10)) if self.rays else 0.0
+
+    def echo_amplitude(
+        self, out_m: Float[Array, ...], back_m: Float[Array, ...], rcs_m2: Float[Array, ...], carrier_hz: float
+    ) -> Float[Array, ...]:
+        """Field ratio of an echo with these ranges out and back (m), between unit-gain antennas."""
+        gas = gas_amplitude(self._attenuation_db_per_km(carrier_hz), out_m + back_m)
+        return np.asarray(radar_amplitude(np.sqrt(out_m * back_m), carrier_hz, rcs_m2) * gas)
+
     def _attenuation_db_per_km(self, carrier_hz: float) -> float:
         return _attenuation_db_per_km(carrier_hz, self.pressure_pa, self.temperature_k, self.vapour_density_g_m3)
 
@@ -198,6 +216,17 @@ def _attenuation_db_per_km(
     carrier_hz: float, pressure_pa: float, temperature_k: float, vapour_density_g_m3: float
 ) -> float:
     return float(specific_attenuation_db_per_km(carrier_hz, pressure_pa, temperature_k, vapour_density_g_m3))
+
+
+def _axes(array: AntennaArray) -> AntennaArray:
+    """One array for all that stand in the same place and look the same way."""
+    return _standing(np.asarray(array.origin_m, float).tobytes(), np.asarray(array.rotation, float).tobytes())
+
+
+@lru_cache(maxsize=64)
+def _standing(origin_m: bytes, rotation: bytes) -> AntennaArray:
+    axes = np.frombuffer(rotation).reshape(3, 3)
+    return AntennaArray(position_m=np.zeros((1, 3)), origin_m=np.frombuffer(origin_m), rotation=axes)
 
 
 def _range_and_rate(

@@ -95,7 +95,16 @@ def serve(feed: Feed, host: str, port: int) -> None:
     app.on_shutdown(hand.close)
     address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
     app.on_startup(lambda: print(f"dashboard of {feed.endpoint} on {address}; stop it with Ctrl-C", flush=True))
-    ui.run(host=host, port=port, title="twin dash", reload=False, show=False, show_welcome_message=False, favicon="📡")
+    ui.run(
+        host=host,
+        port=port,
+        title="twin dash",
+        reload=False,
+        show=False,
+        show_welcome_message=False,
+        favicon="📡",
+        ws_per_message_deflate=False,
+    )
 
 
 async def stream(socket: WebSocket, feed: Feed) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from hal.record import Array, Complex
+from hal.record import Array, Complex, Int
 from twin.records import ChannelEstimate, PilotObservation, Tracks
 
 __all__ = ["Estimator"]
@@ -21,3 +21,12 @@ class Estimator(Protocol):
 
     def channel(self, estimate: ChannelEstimate, pilots: PilotObservation) -> Complex[Array, "user subcarrier element"]:
         """``h[user subcarrier element]`` at the transmit array, as believed."""
+
+    def through(
+        self,
+        estimate: ChannelEstimate,
+        pilots: PilotObservation,
+        who: Int[Array, " row"],
+        response: Complex[Array, "row subcarrier element chain"],
+    ) -> Complex[Array, "row subcarrier chain"]:
+        """``h^T response``: what users ``who`` would receive of a row each, h as of ``channel``."""

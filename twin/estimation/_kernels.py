@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from hal.planar import across, line, pattern, spread_out
+from hal.planar import line, paired, pattern, spread_out
 
 __all__ = ["carry", "follow", "fuse", "locate"]
 
@@ -15,10 +15,10 @@ _EDGE = 5  # starting points of a direction on each axis of the main lobe
 _MOVES = 3  # Newton steps from the best of them
 
 
-@njit(cache=True)
+@njit(cache=True, fastmath={"contract"})
 def _best_start(
-    hr: Any,
-    hi: Any,
+    level: Any,
+    lean: Any,
     wave: Any,
     column_m: Any,
     row_m: Any,
@@ -31,11 +31,12 @@ def _best_start(
     # the place of a coarse grid over the lobe that explains most; subcarriers in four groups, each at its own mean frequency
     subcarriers, chains = moment.shape[0], moment.shape[1]
     groups = min(4, subcarriers)
-    wide = rows * chains
-    yr, yi, zr, zi = np.empty(columns), np.empty(columns), np.empty(rows), np.empty(rows)
-    half_r, half_i = np.empty(wide), np.empty(wide)
+    pairs, wide = level.shape[1], level.shape[2]
+    away_m = (columns // 2 - (columns - 1) / 2) * column_m[1]
+    yr, yi, one_r, one_i = np.empty(pairs), np.empty(pairs), np.empty(rows), np.empty(rows)
+    half, zr, zi = np.empty(wide), np.empty((rows, _EDGE)), np.empty((rows, _EDGE))
+    br, bi = np.empty((chains, _EDGE)), np.empty((chains, _EDGE))
     score = np.zeros((_EDGE, _EDGE))
-    b = np.empty(chains, np.complex128)
     total = np.empty((chains, chains), np.complex128)
     for g in range(groups):
         first, last = g * subcarriers // groups, (g + 1) * subcarriers // groups
@@ -46,22 +47,33 @@ def _best_start(
             for c in range(chains):
                 for d in range(chains):
                     total[c, d] += moment[m, c, d]
-        f = (first + last) // 2 if len(hr) > 1 else 0
+        f = (first + last) // 2 if len(level) > 1 else 0
+        for j in range(_EDGE):
+            uz = middle[1] + (1.6 * j / (_EDGE - 1) - 0.8) * width[1]
+            line(row_m[0], row_m[1], rows, mean, uz, one_r, one_i)
+            zr[:, j], zi[:, j] = one_r, one_i
         for i in range(_EDGE):
-            line(column_m[0], column_m[1], columns, mean, middle[0] + (1.6 * i / (_EDGE - 1) - 0.8) * width[0], yr, yi)
-            across(yr, yi, hr[f].reshape(columns, wide), hi[f].reshape(columns, wide), half_r, half_i)
+            line(away_m, column_m[1], pairs, mean, middle[0] + (1.6 * i / (_EDGE - 1) - 0.8) * width[0], yr, yi)
+            half[:] = 0.0
+            for c in range(pairs):
+                for k in range(wide):
+                    half[k] += yr[c] * level[f, c, k] + yi[c] * lean[f, c, k]
+            br[:] = 0.0
+            bi[:] = 0.0
+            for r in range(rows):
+                for c in range(chains):
+                    x, y = half[2 * (r * chains + c)], half[2 * (r * chains + c) + 1]
+                    for j in range(_EDGE):  # the vector lanes
+                        br[c, j] += zr[r, j] * x - zi[r, j] * y
+                        bi[c, j] += zr[r, j] * y + zi[r, j] * x
             for j in range(_EDGE):
-                line(row_m[0], row_m[1], rows, mean, middle[1] + (1.6 * j / (_EDGE - 1) - 0.8) * width[1], zr, zi)
-                b[:] = 0
-                for r in range(rows):
-                    a = complex(zr[r], zi[r])
-                    for c in range(chains):
-                        b[c] += a * complex(half_r[r * chains + c], half_i[r * chains + c])
                 power, size = 0.0, 1e-30
                 for c in range(chains):
-                    size += b[c].real ** 2 + b[c].imag ** 2
-                    for d in range(chains):
-                        power += (b[c].conjugate() * total[c, d] * b[d]).real
+                    square = br[c, j] ** 2 + bi[c, j] ** 2
+                    size += square
+                    power += total[c, c].real * square
+                    for d in range(c):  # total is Hermitian
+                        power += 2 * (complex(br[c, j], -bi[c, j]) * total[c, d] * complex(br[d, j], bi[d, j])).real
                 score[i, j] += power / size
     best = np.argmax(score)
     return (
@@ -95,7 +107,7 @@ def locate(
     ``pilot`` is white, ``[update user chain subcarrier]``; ``use`` says which updates count; ``limit`` is the lobe's width on each axis, 2 for
     one that these rows do not resolve.
     """
-    users, subcarriers, chains = len(who), len(spread), pilot.shape[2]
+    users, subcarriers, chains = len(who), spread.shape[1], pilot.shape[2]
     cosines, covariance, good = np.zeros((users, 2)), np.zeros((users, 2, 2)), np.zeros(users, np.bool_)
     moment = np.empty((subcarriers, chains, chains), np.complex128)
     node = np.empty((3, len(wave), chains), np.complex128)
@@ -115,12 +127,12 @@ def locate(
                         energy += y[c, m].real ** 2 + y[c, m].imag ** 2
                         for d in range(chains):
                             moment[m, c, d] += y[c, m] * y[d, m].conjugate()
-        e = ear[n]
+        row = paired(hr[ear[n]], hi[ear[n]], columns)
         at = np.empty(2)
-        at[0], at[1] = _best_start(hr[e], hi[e], all_wave, column_m, row_m, columns, rows, moment, middle[n], width)
+        at[0], at[1] = _best_start(row[0], row[1], all_wave, column_m, row_m, columns, rows, moment, middle[n], width)
         gradient, overlap, information = np.empty(2), np.zeros((2, 2)), np.zeros((2, 2))
         for step in range(_MOVES + 1):
-            pattern(hr[e], hi[e], wave, column_m, row_m, columns, rows, at[0], at[1], node)
+            pattern(row[0], row[1], wave, column_m, row_m, columns, rows, at[0], at[1], node)
             for k in range(3):
                 spread_out(spread, node[k], 1.0, b[k])
             above, below, whole = 0.0, 0.0, 0.0
@@ -185,32 +197,39 @@ def locate(
 
 
 @njit(cache=True, error_model="numpy")
-def _common_turn(gain: Any, z: Any, weight: Any, turns: Any, product: Any) -> Any:  # pragma: no cover - compiled
-    # the common phase and delay of z against gain: strongest of 16 x subcarriers delays, found among every eighth and its neighbours
+def _common_turn(
+    gain: Any, z: Any, weight: Any, turns: Any, coarse: Any, product: Any, total: Any
+) -> Any:  # pragma: no cover - compiled
+    # the common phase and delay of z against gain: strongest of 16 x subcarriers delays, found among every eighth and its neighbours;
+    # ``coarse[subcarrier part place]`` holds the turns of every eighth, places being the vector lanes
     subcarriers, places = len(gain), len(turns)
+    total[:] = 0.0
     for m in range(subcarriers):
         product[m] = gain[m].conjugate() * z[m] * weight[m]
+        x, y = product[m].real, product[m].imag
+        for k in range(coarse.shape[2]):
+            total[0, k] += x * coarse[m, 0, k] - y * coarse[m, 1, k]
+            total[1, k] += x * coarse[m, 1, k] + y * coarse[m, 0, k]
     best, place, value = -1.0, 0, 0j
-    for coarse in range(0, places, 8):
-        total = 0j
-        at = 0
-        for m in range(subcarriers):
-            total += product[m] * turns[at]
-            at = (at + coarse) % places
-        size = total.real**2 + total.imag**2
+    for k in range(coarse.shape[2]):
+        size = total[0, k] ** 2 + total[1, k] ** 2
         if size > best:
-            best, place, value = size, coarse, total
+            best, place, value = size, 8 * k, complex(total[0, k], total[1, k])
     middle = place
     for fine in range(middle - 7, middle + 8):
-        total = 0j
         lag = fine % places
+        if lag == middle:
+            continue
+        field = 0j
         at = 0
         for m in range(subcarriers):
-            total += product[m] * turns[at]
-            at = (at + lag) % places
-        size = total.real**2 + total.imag**2
+            field += product[m] * turns[at]
+            at += lag
+            if at >= places:
+                at -= places
+        size = field.real**2 + field.imag**2
         if size > best:
-            best, place, value = size, lag, total
+            best, place, value = size, lag, field
     return place, value
 
 
@@ -242,6 +261,12 @@ def follow(
     turns = np.empty(places, np.complex128)
     for k in range(places):
         turns[k] = complex(np.cos(2 * np.pi * k / places), -np.sin(2 * np.pi * k / places))
+    coarse = np.empty((subcarriers, 2, 2 * subcarriers))
+    for m in range(subcarriers):
+        for k in range(2 * subcarriers):
+            turn = turns[8 * k * m % places]
+            coarse[m, 0, k], coarse[m, 1, k] = turn.real, turn.imag
+    total = np.empty((2, 2 * subcarriers))
     strength, match = np.empty(subcarriers), np.empty(subcarriers, np.complex128)
     z, weight, product = (
         np.empty(subcarriers, np.complex128),
@@ -282,7 +307,7 @@ def follow(
                 else:
                     power[u] += (1 - power_memory) * (power[u] / (power[u] + spread)) ** 2 * (fresh - power[u])
             kept = np.exp(-max(update_ns[i] - before_ns, 0) * 1e-9 / coherence_s)
-            lag, value = _common_turn(gains[i, u], z, weight, turns, product)
+            lag, value = _common_turn(gains[i, u], z, weight, turns, coarse, product, total)
             own, new = 0.0, -float(subcarriers)
             for m in range(subcarriers):
                 own += (gains[i, u, m].real ** 2 + gains[i, u, m].imag ** 2) * weight[m]

@@ -9,9 +9,12 @@ import numpy as np
 
 from hal.array import element_amplitude, half_power_beamwidth, steering, to_array_frame, to_world_frame
 from hal.check import Ge, Gt, Lt, positive
-from hal.record import Array, Complex, Float
+from hal.frontend import FrontendSpec
+from hal.planar import nodes_of, planar_gains
+from hal.record import Array, Complex, Float, Int
 from twin.estimation._kernels import carry, follow, fuse
 from twin.estimation._pilots import Ears, Heard, ears_of, hear, hear_with, patterns, unit
+from twin.physics import motion
 from twin.records import ChannelEstimate, PilotObservation, Tracks
 
 __all__ = ["Heard", "Mmse", "hear"]
@@ -68,7 +71,7 @@ class Mmse:
         Raises Misuse for pilots that are not finite.
         """
         t_ns = int(pilots.update_ns[-1]) if len(pilots.update_ns) else pilots.t_ns
-        state, covariance, _, _, _ = self._remembered(pilots, previous)
+        state, covariance, *before = self._remembered(pilots, previous)
         ears = ears_of(pilots)
         found = self._found(pilots, ears)
         middle_ns = int(np.mean(pilots.update_ns)) if len(pilots.update_ns) else t_ns
@@ -88,7 +91,7 @@ class Mmse:
             max((t_ns - middle_ns) * 1e-9, 0.0),
         )
         cosines, spread = _directions(pilots, tracks, t_ns, state, covariance)
-        gain, variance, power = self._gains(pilots, ears, cosines, previous)
+        gain, variance, power = self._gains(pilots, ears, cosines, previous.t_ns, *before)
         return ChannelEstimate(
             t_ns=t_ns,
             user=np.asarray(pilots.user),
@@ -106,10 +109,10 @@ class Mmse:
         self, pilots: PilotObservation, tracks: Tracks, previous: ChannelEstimate
     ) -> tuple[Complex[Array, "update user subcarrier"], Float[Array, "update user subcarrier"]]:
         """Gain and its variance after each update, causal: row i rests on pilots ``0 .. i`` and on directions known before this subframe's pilots."""
-        state, covariance, _, _, _ = self._remembered(pilots, previous)
+        state, covariance, *before = self._remembered(pilots, previous)
         state, covariance = self._carried(state, covariance, (pilots.t_ns - previous.t_ns) * 1e-9)
         cosines, _ = _directions(pilots, tracks, pilots.t_ns, state, covariance)
-        gain, variance, _ = self._gains(pilots, ears_of(pilots), cosines, previous)
+        gain, variance, _ = self._gains(pilots, ears_of(pilots), cosines, previous.t_ns, *before)
         return gain[1:], variance[1:]
 
     def channel(self, estimate: ChannelEstimate, pilots: PilotObservation) -> Complex[Array, "user subcarrier element"]:
@@ -117,14 +120,28 @@ class Mmse:
 
         The halves' frames may differ in rotation; their phase centres are taken to be one point (the common phase between them is left out).
         """
-        receive, transmit = pilots.spec.receive.array, pilots.spec.transmit.array
-        outward = to_array_frame(transmit, to_world_frame(receive, estimate.direction))
-        heard_by, sent_by = element_amplitude(receive, estimate.direction), element_amplitude(transmit, outward)
-        exchange = np.divide(sent_by, heard_by, out=np.zeros_like(sent_by), where=heard_by > 0)
+        outward, exchange = _exchanged(estimate.direction, pilots.spec)
         gain = estimate.gain * exchange[:, None]
-        return np.asarray(
-            gain[..., None] * steering(transmit, outward[:, None, :], pilots.numerology.subcarrier_hz[None, :])
-        )
+        towards = steering(pilots.spec.transmit.array, outward[:, None, :], pilots.numerology.subcarrier_hz[None, :])
+        return np.asarray(gain[..., None] * towards)
+
+    def through(
+        self,
+        estimate: ChannelEstimate,
+        pilots: PilotObservation,
+        who: Int[Array, " row"],
+        response: Complex[Array, "row subcarrier element chain"],
+    ) -> Complex[Array, "row subcarrier chain"]:
+        """``h^T response``: what users ``who`` would receive of a row each, h as of ``channel``, whose vectors it does without."""
+        array, frequency_hz = pilots.spec.transmit.array, pilots.numerology.subcarrier_hz
+        if not array.columns:
+            return np.asarray((self.channel(estimate, pilots)[who][..., None, :] @ response)[..., 0, :])
+        outward, exchange = _exchanged(estimate.direction[who], pilots.spec)
+        nodes = nodes_of(array, frequency_hz, False)
+        grid = nodes.wave, nodes.spread, nodes.column_m, nodes.row_m, nodes.columns, nodes.rows
+        pattern = planar_gains(outward, 1.0, 0.0, *grid, response, np.eye(len(who), dtype=np.bool_))
+        each = np.arange(len(who))
+        return np.asarray((estimate.gain[who] * exchange[:, None])[..., None] * pattern[each, each])
 
     def _found(self, pilots: PilotObservation, ears: Ears) -> Heard:
         """Who is heard in a subframe, and from where, by its pilots alone."""
@@ -164,21 +181,27 @@ class Mmse:
         return state, covariance
 
     def _gains(
-        self, pilots: PilotObservation, ears: Ears, cosines: Float[Array, "user 2"], previous: ChannelEstimate
+        self,
+        pilots: PilotObservation,
+        ears: Ears,
+        cosines: Float[Array, "user 2"],
+        last_ns: int,
+        gain: Complex[Array, "user subcarrier"],
+        variance: Float[Array, "user subcarrier"],
+        power: Float[Array, " user"],
     ) -> tuple[Complex[Array, "state user subcarrier"], Float[Array, "state user subcarrier"], Float[Array, " user"]]:
-        """Gains before the first update and after each; variances; the mean power at the end."""
-        _, _, gain, variance, power = self._remembered(pilots, previous)
+        """Gains before the first update and after each; variances; the mean power at the end, which is moved in place."""
         sent_w = positive("pilot_power_w", pilots.numerology.pilot_power_w) / max(gain.shape[1], 1)
-        user = np.indices(ears.index.shape)[1]
-        pair, place = np.unique(np.stack([ears.index, user], axis=-1).reshape(-1, 2), axis=0, return_inverse=True)
-        held = patterns(pilots, ears, pair[:, 0], cosines[pair[:, 1]])[0]  # [pair subcarrier chain]
-        place = place.reshape(ears.index.shape)
+        users = len(cosines)
+        pair, place = np.unique((ears.index + 1) * users + np.arange(users), return_inverse=True)
+        ear, user = np.divmod(pair, max(users, 1))
+        held = patterns(pilots, ears, ear - 1, cosines[user])[0]  # [pair subcarrier chain]
         gains, variances = follow(
             held,
             place.reshape(ears.index.shape),
             ears.pilot,
             np.asarray(pilots.update_ns),
-            previous.t_ns,
+            last_ns,
             gain,
             variance,
             power,
@@ -189,6 +212,16 @@ class Mmse:
             SIDE_LOBE,
         )
         return gains, variances, power
+
+
+def _exchanged(
+    direction: Float[Array, "user 3"], spec: FrontendSpec
+) -> tuple[Float[Array, "user 3"], Float[Array, " user"]]:
+    """Directions out of the receive array's frame as the transmit array has them, and its element's amplitude there over the other's."""
+    receive, transmit = spec.receive.array, spec.transmit.array
+    outward = to_array_frame(transmit, to_world_frame(receive, direction))
+    heard_by, sent_by = element_amplitude(receive, direction), element_amplitude(transmit, outward)
+    return outward, np.divide(sent_by, heard_by, out=np.zeros_like(sent_by), where=heard_by > 0)
 
 
 def _directions(
@@ -205,16 +238,10 @@ def _directions(
     bound = np.flatnonzero(same.any(axis=1))
     if len(bound):
         row = same[bound].argmax(axis=1)
-        step_s = (t_ns - tracks.t_ns) * 1e-9
-        move = np.hstack([np.eye(3), step_s * np.eye(3)])
-        vector_m = (tracks.state[row] @ move.T - array.origin_m) @ array.rotation
-        range_m = np.maximum(np.sqrt(np.sum(vector_m**2, axis=1)), 1e-3)
-        unit = vector_m / range_m[:, None]
-        slope = (
-            (np.eye(3)[1:] - unit[:, 1:, None] * unit[:, None, :]) / range_m[:, None, None] @ array.rotation.T @ move
-        )
-        ahead = unit[:, 0] > 0
-        cosines[bound[ahead]] = unit[ahead, 1:]
-        spread[bound[ahead]] = (slope @ tracks.covariance[row] @ np.swapaxes(slope, 1, 2))[ahead]
+        place, blur = tracks.state[row], tracks.covariance[row]
+        motion.carry(place, blur, (t_ns - tracks.t_ns) * 1e-9, np.zeros(3))
+        seen, _, ux, seen_spread = motion.expect(place, blur, array.rotation, array.origin_m, array.origin_m)
+        ahead = ux > 0
+        cosines[bound[ahead]], spread[bound[ahead]] = seen[ahead, :2], seen_spread[ahead, :2, :2]
     long = np.maximum(np.sqrt(np.sum(cosines**2, axis=1)) / 0.9999, 1.0)
     return cosines / long[:, None], spread

@@ -80,9 +80,12 @@ def load(name: str) -> tuple[Card, dict[str, Float[Array, ...]]]:
     beside = path.with_suffix(".json")
     try:
         card = Card(**json.loads(beside.read_text(encoding="utf-8")))
+        parts = (card.shape, card.recipe, card.training, card.scores)
+        if not (all(isinstance(part, dict) for part in parts) and isinstance(card.network, str) and card.array):
+            raise TypeError("its entries are of other kinds")
     except FileNotFoundError:
         raise Misuse(f"weights = {name!r}: its card {beside.name} is missing; keep both files together") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
         raise Misuse(
             f"weights = {name!r}: {beside.name} is not a card ({error}); write both again with `twin train`"
         ) from None
@@ -96,4 +99,9 @@ def load(name: str) -> tuple[Card, dict[str, Float[Array, ...]]]:
         from safetensors.numpy import load as unpacked
     except ImportError:
         raise Misuse("weights: reading them needs the package safetensors; pip install safetensors") from None
-    return card, {key: value.astype(np.float64) for key, value in unpacked(data).items()}
+    try:
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused by who uses it
+            found = {key: value.astype(np.float64) for key, value in unpacked(data).items()}
+    except Exception as error:  # what is wrong with bytes is said in several packages' own errors
+        raise Misuse(f"weights = {name!r}: {path.name} holds no weights: {type(error).__name__}: {error}") from None
+    return card, found

@@ -6,7 +6,7 @@ import csv
 import gzip
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import cos, inf, isfinite, nan, radians, sin
 from pathlib import Path
@@ -27,6 +27,25 @@ PLAIN = ("time_s", "name", "x_m", "y_m", "z_m")
 VELOCITY = ("vx_mps", "vy_mps", "vz_mps")
 FCD = ("timestep_time", "vehicle_id", "vehicle_x", "vehicle_y", "vehicle_angle", "vehicle_speed")
 CHUNK_BYTES = 1 << 16
+LINE_BYTES = 1 << 20  # of a line of CSV or a tag of XML: more is no trace
+LARGEST = 9e9  # of a number: metres, seconds and degrees are less, and squares of them are numbers still
+
+
+@record
+class Leg:
+    """Between which samples every mover is, and the polynomial that carries it: the same until somebody comes to a sample."""
+
+    since_ns: int
+    until_ns: float
+    first_ns: Int[Array, " mover"]  # its first sample and its last
+    last_ns: Int[Array, " mover"]
+    t_ns: Int[Array, " mover"]  # the sample before, and the time to the next
+    step_ns: Int[Array, " mover"]
+    long_s: Float[Array, " mover"]  # likewise; one second where there is no next
+    position_m: Float[Array, "mover 3"]
+    velocity_mps: Float[Array, "mover 3"]
+    bend_m: Float[Array, "mover 3"]
+    twist_m: Float[Array, "mover 3"]
 
 
 @record
@@ -42,6 +61,7 @@ class Recorded:
     t_ns: Int[Array, " row"]  # of the trace
     position_m: Float[Array, "row 3"]
     velocity_mps: Float[Array, "row 3"]
+    leg: Leg | None = None  # of the instant last asked for
 
 
 class Sample(NamedTuple):
@@ -124,28 +144,21 @@ class Trace:
 
     def at(self, state: Recorded, t_ns: int) -> tuple[Recorded, Motion]:
         """Where all have come to at ``t_ns``."""
-        now_ns = t_ns + round(self.start_s * 1e9)
-        first, last = state.t_ns[state.start], state.t_ns[state.end - 1]
-        held_ns = np.clip(now_ns, first, last)
-        row = np.searchsorted(state.key, np.arange(len(first)) * state.span_ns + held_ns, side="right") - 1
-        # A mover at its last sample is at the end of the segment before it; a mover with one sample has no segment.
-        row = np.maximum(np.minimum(row, state.end - 2), state.start)
-        after = np.minimum(row + 1, state.end - 1)
-        step_ns = state.t_ns[after] - state.t_ns[row]
-        h = np.where(step_ns > 0, step_ns, 1) * 1e-9
-        s = ((held_ns - state.t_ns[row]) * 1e-9 / h)[:, None]
-        h = h[:, None]
-        from_m, v0, v1 = state.position_m[row], state.velocity_mps[row], state.velocity_mps[after]
-        way_m = state.position_m[after] - from_m
-        bend, twist = 3 * way_m - h * (2 * v0 + v1), h * (v0 + v1) - 2 * way_m
-        position_m = from_m + s * (h * v0 + s * (bend + s * twist))
-        velocity_mps = v0 + s * (2 * bend + s * 3 * twist) / h
+        now_ns, leg = t_ns + round(self.start_s * 1e9), state.leg
+        if leg is None or not leg.since_ns <= now_ns < leg.until_ns:
+            leg = _leg(state, now_ns)
+            state = replace(state, leg=leg)
+        held_ns = np.minimum(np.maximum(now_ns, leg.first_ns), leg.last_ns)
+        h = leg.long_s[:, None]
+        s = ((held_ns - leg.t_ns) * 1e-9 / leg.long_s)[:, None]
+        position_m = leg.position_m + s * (h * leg.velocity_mps + s * (leg.bend_m + s * leg.twist_m))
+        velocity_mps = leg.velocity_mps + s * (2 * leg.bend_m + s * 3 * leg.twist_m) / h
         # Between two stays it has not come back yet: it is away, unless it stands exactly on a sample.
-        away = (step_ns > self.gap_s * 1e9) & (held_ns != state.t_ns[row]) & (held_ns != state.t_ns[after])
-        present = (now_ns >= first) & ~away
+        away = (leg.step_ns > self.gap_s * 1e9) & (held_ns != leg.t_ns) & (held_ns != leg.t_ns + leg.step_ns)
+        present = (now_ns >= leg.first_ns) & ~away
         if self.end == "vanish":
-            present &= now_ns <= last
-        velocity_mps[(now_ns < first) | (now_ns > last)] = 0.0
+            present &= now_ns <= leg.last_ns
+        velocity_mps[(now_ns < leg.first_ns) | (now_ns > leg.last_ns)] = 0.0
         return state, Motion(position_m=position_m, velocity_mps=velocity_mps, present=present)
 
     def _velocity(self, t_ns: Int[Array, " row"], table: Float[Array, "row 7"]) -> Float[Array, "row 3"]:
@@ -206,6 +219,32 @@ class Trace:
         return chosen
 
 
+def _leg(state: Recorded, now_ns: int) -> Leg:
+    first, last = state.t_ns[state.start], state.t_ns[state.end - 1]
+    held_ns = np.clip(now_ns, first, last)
+    row = np.searchsorted(state.key, np.arange(len(first)) * state.span_ns + held_ns, side="right") - 1
+    # A mover at its last sample is at the end of the segment before it; a mover with one sample has no segment.
+    row = np.maximum(np.minimum(row, state.end - 2), state.start)
+    after = np.minimum(row + 1, state.end - 1)
+    step_ns = state.t_ns[after] - state.t_ns[row]
+    long_s = np.where(step_ns > 0, step_ns, 1) * 1e-9
+    h, v0, v1 = long_s[:, None], state.velocity_mps[row], state.velocity_mps[after]
+    way_m = state.position_m[after] - state.position_m[row]
+    return Leg(
+        since_ns=now_ns,
+        until_ns=float(np.min(np.where(after < state.end - 1, state.t_ns[after], np.inf))),
+        first_ns=first,
+        last_ns=last,
+        t_ns=state.t_ns[row],
+        step_ns=step_ns,
+        long_s=long_s,
+        position_m=state.position_m[row],
+        velocity_mps=v0,
+        bend_m=3 * way_m - h * (2 * v0 + v1),
+        twist_m=h * (v0 + v1) - 2 * way_m,
+    )
+
+
 @lru_cache(maxsize=4)
 def _remembered(trace: Trace, changed_ns: int, size: int) -> dict[str, list[Sample]]:
     return trace._chosen()  # noqa: SLF001 - its own module
@@ -236,7 +275,7 @@ def _number(where: str, name: str, field: str, text: str | None) -> float:
         value = float(text)
     except ValueError:
         value = nan
-    if not isfinite(value):
+    if not abs(value) <= LARGEST:
         raise Misuse(f"{where}: {name!r}: {field} = {text!r}: must be a finite number; mend or drop this sample")
     return value
 
@@ -292,9 +331,17 @@ def _xml(path: Path, file: BinaryIO) -> Iterator[tuple[str, str, Sample]]:
             found.append((where, name, _fcd(where, name, now_s, *values)))
 
     parser.StartElementHandler = opened
+    read = 0
     try:
         while chunk := file.read(CHUNK_BYTES):
             parser.Parse(chunk, False)
+            read += len(chunk)
+            if (
+                read - max(parser.CurrentByteIndex, 0) > LINE_BYTES + CHUNK_BYTES
+            ):  # or each chunk would be read with all before it
+                raise Misuse(
+                    f"{path}:{parser.CurrentLineNumber}: has a tag of over {LINE_BYTES} bytes; record the trace again"
+                )
             yield from found
             found.clear()
         parser.Parse(b"", True)
@@ -302,13 +349,24 @@ def _xml(path: Path, file: BinaryIO) -> Iterator[tuple[str, str, Sample]]:
         raise Misuse(
             f"{path}:{error.lineno}: is not whole XML ({expat.ErrorString(error.code)}); record or copy the trace again"
         ) from None
+    except LookupError as error:
+        raise Misuse(f"{path}:1: {error}; write the trace in UTF-8") from None
     yield from found
+
+
+def _lines(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    number = 0
+    while line := file.readline(LINE_BYTES):
+        number += 1
+        if len(line) == LINE_BYTES:
+            raise Misuse(f"{path}:{number}: is a line of over {LINE_BYTES} bytes; record or copy the trace again")
+        yield line
 
 
 def _table(path: Path, file: BinaryIO) -> Iterator[tuple[str, str, Sample]]:
     """Both kinds of CSV, told apart by the header."""
     try:
-        lines = (line.decode() for line in file)
+        lines = (line.decode() for line in _lines(path, file))
         head = next(lines, "").strip()
         if not head:
             raise Misuse(f"{path}:1: is empty; the first line must be {','.join(PLAIN)} or {';'.join(FCD)}")
@@ -344,3 +402,5 @@ def _table(path: Path, file: BinaryIO) -> Iterator[tuple[str, str, Sample]]:
             yield where, name, Sample(time_s, x, y, z, vx, vy, vz)
     except UnicodeDecodeError as error:
         raise Misuse(f"{path}: is not text in UTF-8 ({error.reason}); save it as CSV in UTF-8") from None
+    except csv.Error as error:
+        raise Misuse(f"{path}: is not CSV ({error}); record or copy the trace again") from None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba import njit
 
 from hal.array import LIGHT_MPS, angle_jacobian
 from hal.errors import Misuse
-from hal.hermitian import eigens
+from hal.hermitian import eigen
 from hal.record import Array, Complex, Float, Int
 
-__all__ = ["angle_covariance", "delay_information", "direction_information", "echo_bound"]
+__all__ = ["angle_covariance", "delay_information", "direction_information", "echo_bound", "informed_bound"]
 
 Numbers = float | Float[Array, "..."]
 _SINGULAR = 1e-9  # of the largest eigenvalue of the noise, below which a combination of chains has no signal either
@@ -71,6 +74,31 @@ def echo_bound(
 
     Source: papers/001, eqs (43)-(45) and (52)-(77), the unknown amplitude as nuisance and in closed form.
     """
+    return informed_bound(
+        *direction_information(b, b_gradient, noise_covariance),
+        amplitude=amplitude,
+        carrier_hz=carrier_hz,
+        sample_rate_hz=sample_rate_hz,
+        roll_off=roll_off,
+        samples=samples,
+        frame_t_ns=frame_t_ns,
+        delay_s=delay_s,
+    )
+
+
+def informed_bound(
+    direction: Float[Array, "*batch 2 2"],
+    power: Float[Array, "*batch"],
+    *,
+    amplitude: Numbers | Complex[Array, ...],
+    carrier_hz: float,
+    sample_rate_hz: float,
+    roll_off: float,
+    samples: int,
+    frame_t_ns: Int[Array, " frame"],
+    delay_s: Numbers | None = None,
+) -> Float[Array, "*batch 4 4"]:
+    """``echo_bound`` where ``direction_information`` is known already: the other arguments, result and errors are its."""
     times_s = (np.asarray(frame_t_ns) - np.min(frame_t_ns, initial=2**62)) * 1e-9
     if not (samples >= 1 and times_s.size >= 1):
         raise Misuse(f"samples = {samples!r}, frames = {times_s.size}: both must be at least 1")
@@ -78,19 +106,19 @@ def echo_bound(
         raise Misuse(f"sample_rate_hz = {sample_rate_hz!r}: must be > 0")
     if not carrier_hz > 0:
         raise Misuse(f"carrier_hz = {carrier_hz!r}: must be > 0")
-    direction, power = direction_information(b, b_gradient, noise_covariance)
     delay, energy = delay_information(
         roll_off, None if delay_s is None else np.asarray(delay_s, float) * sample_rate_hz
     )
-    spread_s2 = (samples**2 - 1) / (12 * sample_rate_hz**2) + np.var(times_s)
+    away_s = times_s - times_s.sum() / times_s.size
+    spread_s2 = (samples**2 - 1) / (12 * sample_rate_hz**2) + away_s @ away_s / times_s.size
     rho = 2 * np.abs(np.asarray(amplitude)) ** 2 * (samples * times_s.size)
-    shape = np.broadcast_shapes(power.shape, np.shape(rho), np.shape(energy))
-    out = np.zeros((*shape, 4, 4))
-    out[..., :2, :2] = _inverse(np.broadcast_to(rho * energy, shape)[..., None, None] * direction)
     range_scale, velocity_scale = (2 * sample_rate_hz / LIGHT_MPS) ** 2, (4 * np.pi * carrier_hz / LIGHT_MPS) ** 2
-    out[..., 2, 2] = _reciprocal(np.broadcast_to(rho * power * delay * range_scale, shape))
-    out[..., 3, 3] = _reciprocal(np.broadcast_to(rho * power * energy * velocity_scale * spread_s2, shape))
-    return out
+    far, seen = rho * power * delay * range_scale, rho * energy
+    shape = np.broadcast_shapes(far.shape, seen.shape, power.shape)
+    whole = np.broadcast_to(seen[..., None, None] * direction, (*shape, 2, 2)).reshape(-1, 2, 2)
+    fast = np.broadcast_to(seen * power * (velocity_scale * spread_s2), shape).reshape(-1)
+    found: Array = _variances(whole, np.broadcast_to(far, shape).reshape(-1), fast)
+    return found.reshape(*shape, 4, 4)
 
 
 def direction_information(
@@ -106,24 +134,59 @@ def direction_information(
     Raises:
         Misuse: there is no noise.
     """
-    # whitened by W's eigenvectors, so that two chains on one beam, whose W is singular, count as the one they are
-    value, vector = eigens(np.asarray(noise_covariance))
-    if not np.all(value[..., -1] > 0):
-        raise Misuse("noise_covariance: must be positive; every receiver has noise (hal.chain.thermal_noise_w)")
-    kept = value > _SINGULAR * value[..., -1:]
-    white = (
-        np.swapaxes(np.conj(vector), -1, -2) * np.where(kept, 1 / np.sqrt(np.where(kept, value, 1.0)), 0.0)[..., None]
+    b, noise = np.asarray(b, np.complex128), np.asarray(noise_covariance, np.complex128)
+    batch, chains = np.broadcast_shapes(b.shape[:-1], noise.shape[:-2]), b.shape[-1]
+    noise = noise.reshape(1, chains, chains) if noise.ndim == 2 else np.broadcast_to(noise, (*batch, chains, chains))
+    gram, power = _informed(
+        np.ascontiguousarray(np.broadcast_to(b, (*batch, chains))).reshape(-1, chains),
+        np.ascontiguousarray(np.broadcast_to(b_gradient, (*batch, 2, chains)), np.complex128).reshape(-1, 2, chains),
+        np.ascontiguousarray(noise).reshape(-1, chains, chains),
     )
-    both = np.concatenate([np.asarray(b)[..., None, :], np.asarray(b_gradient)], axis=-2)
-    both = np.swapaxes(white @ np.swapaxes(both, -1, -2), -1, -2)
-    signal, slope = both[..., :1, :], both[..., 1:, :]
-    power = (signal.real**2 + signal.imag**2).sum(-1)
-    along = (np.conj(signal) * slope).sum(-1) / np.where(power > 0, power, 1.0)
-    off = slope - along[..., None] * signal
-    gram = (np.conj(off[..., :, None, :]) * off[..., None, :, :]).sum(-1).real
-    whole = (slope.real**2 + slope.imag**2).sum(-1)
-    told = (np.diagonal(gram, axis1=-2, axis2=-1) > _ALIGNED * whole) & (power > 0)
-    return np.where(told[..., :, None] & told[..., None, :], gram, 0.0), np.asarray(power[..., 0])
+    if np.isnan(power).any():
+        raise Misuse("noise_covariance: must be positive; every receiver has noise (hal.chain.thermal_noise_w)")
+    return gram.reshape(*batch, 2, 2), power.reshape(batch)
+
+
+@njit(cache=True, error_model="numpy")
+def _informed(b: Any, gradient: Any, noise: Any) -> Any:  # pragma: no cover - compiled
+    items, chains = b.shape
+    gram, power = np.zeros((items, 2, 2)), np.zeros(items)
+    value, vector = eigen(noise[0])
+    both, along = np.empty((3, chains), np.complex128), np.empty(2, np.complex128)
+    whole = np.empty(2)
+    for n in range(items):
+        if n > 0 and len(noise) > 1:
+            value, vector = eigen(noise[n])
+        if not value[-1] > 0:
+            power[n] = np.nan
+            continue
+        # whitened by W's eigenvectors, so that two chains on one beam, whose W is singular, count as the one they are
+        both[:] = 0
+        for e in range(chains):
+            if value[e] > _SINGULAR * value[-1]:
+                for c in range(chains):
+                    turn = vector[c, e].conjugate() / np.sqrt(value[e])
+                    both[0, e] += turn * b[n, c]
+                    both[1, e] += turn * gradient[n, 0, c]
+                    both[2, e] += turn * gradient[n, 1, c]
+            power[n] += both[0, e].real ** 2 + both[0, e].imag ** 2
+        if not power[n] > 0:
+            continue
+        for i in range(2):
+            along[i], whole[i] = 0, 0
+            for e in range(chains):
+                along[i] += both[0, e].conjugate() * both[1 + i, e]
+                whole[i] += both[1 + i, e].real ** 2 + both[1 + i, e].imag ** 2
+            for e in range(chains):
+                both[1 + i, e] -= along[i] / power[n] * both[0, e]
+        for i in range(2):
+            for j in range(2):
+                for e in range(chains):
+                    gram[n, i, j] += (both[1 + i, e].conjugate() * both[1 + j, e]).real
+        for i in range(2):
+            if not gram[n, i, i] > _ALIGNED * whole[i]:
+                gram[n, i, :], gram[n, :, i] = 0, 0
+    return gram, power
 
 
 def delay_information(roll_off: float, delay: Numbers | None = None) -> tuple[Array, Array]:
@@ -180,18 +243,18 @@ def angle_covariance(
     return np.asarray(inverse @ covariance @ np.swapaxes(inverse, -1, -2))
 
 
-def _reciprocal(information: Array) -> Array:
-    return np.asarray(np.divide(1.0, information, out=np.full(information.shape, np.inf), where=information > 0))
-
-
-def _inverse(information: Array) -> Array:
-    """Inverse of ``[..., 2, 2]``; what cannot be told apart, or is not seen at all, has infinite variance."""
-    a, b, d = information[..., 0, 0], information[..., 0, 1], information[..., 1, 1]
-    det = a * d - b * b
-    joint = det > _ALIGNED * a * d
-    alone = (a > 0) ^ (d > 0)
-    out = np.zeros(information.shape)
-    out[..., 0, 0] = np.where(alone, _reciprocal(a), np.divide(d, det, out=np.full(a.shape, np.inf), where=joint))
-    out[..., 1, 1] = np.where(alone, _reciprocal(d), np.divide(a, det, out=np.full(a.shape, np.inf), where=joint))
-    out[..., 0, 1] = out[..., 1, 0] = np.divide(-b, det, out=np.zeros(a.shape), where=joint)
+@njit(cache=True, error_model="numpy")
+def _variances(direction: Any, far: Any, fast: Any) -> Any:  # pragma: no cover - compiled
+    # inverses of ``direction[item 2 2]`` and of two numbers; what cannot be told apart, or is not seen at all, has infinite variance
+    out = np.zeros((len(far), 4, 4))
+    for n in range(len(far)):
+        a, b, d = direction[n, 0, 0], direction[n, 0, 1], direction[n, 1, 1]
+        det = a * d - b * b
+        out[n, 0, 0] = out[n, 1, 1] = np.inf
+        if (a > 0) != (d > 0):
+            out[n, 0, 0], out[n, 1, 1] = 1 / a if a > 0 else np.inf, 1 / d if d > 0 else np.inf
+        elif det > _ALIGNED * a * d:
+            out[n, 0, 0], out[n, 1, 1] = d / det, a / det
+            out[n, 0, 1] = out[n, 1, 0] = -b / det
+        out[n, 2, 2], out[n, 3, 3] = 1 / far[n] if far[n] > 0 else np.inf, 1 / fast[n] if fast[n] > 0 else np.inf
     return out

@@ -231,15 +231,14 @@ def one_ring_rays(
     if not rays >= 1:
         raise Misuse(f"rays = {rays!r}: must be at least 1; leave the diffuse part out by its power instead")
     offset, velocity = np.asarray(offset_m, float), np.asarray(velocity_mps, float)
-    chance = draws.uniform(stream, np.asarray(entity), epoch, 2 * rays)
-    around = _TURN / rays * (np.arange(rays) + chance[..., :rays])
-    e = np.stack([np.cos(around), np.sin(around), np.zeros_like(around)], axis=-1)
+    entity = np.asarray(entity, dtype=np.int64)
+    e, start = _scatterers(draws, stream, entity.tobytes(), entity.shape, epoch, rays)
     radius = np.sin(spread_rad) * np.hypot(offset[..., 0], offset[..., 1])[..., None]
     arrival = radius[..., None] * e
     departure = offset[..., None, :] + arrival
     length = np.sqrt((departure**2).sum(-1)) + radius
     turns = frequency_hz / LIGHT_MPS
-    phase = chance[..., rays:] + turns * (e * offset[..., None, :]).sum(-1)
+    phase = start + turns * (e * offset[..., None, :]).sum(-1)
     return Rays(
         departure_m=departure,
         arrival_m=arrival,
@@ -247,6 +246,16 @@ def one_ring_rays(
         doppler_hz=turns * (e * velocity[..., None, :]).sum(-1),
         phase_rad=_TURN * (phase - np.floor(phase)),
     )
+
+
+@lru_cache(maxsize=8)
+def _scatterers(
+    draws: Draws, stream: str, entity: bytes, shape: tuple[int, ...], epoch: int, rays: int
+) -> tuple[Float[Array, "user ray 3"], Float[Array, "user ray"]]:
+    """Directions from the users to their scatterers, and the rays' own phases in turns: chance that lasts for a run."""
+    chance = draws.uniform(stream, np.frombuffer(entity, np.int64).reshape(shape), epoch, 2 * rays)
+    around = _TURN / rays * (np.arange(rays) + chance[..., :rays])
+    return np.stack([np.cos(around), np.sin(around), np.zeros_like(around)], axis=-1), chance[..., rays:]
 
 
 def ray_gain(

@@ -115,9 +115,10 @@ def _counters(entity: int | Array, t_ns: int | Array, n: int) -> tuple[tuple[int
         raise Misuse(f"t_ns = {int(t.max())}: must be a signed 64-bit integer")
     if not 0 <= n <= 2**32:
         raise Misuse(f"n = {n!r}: must lie in [0, 2^32]")
-    shape = np.broadcast_shapes(e.shape, t.shape)
-    rows, times = (np.array(np.broadcast_to(value, shape), dtype=np.int64).reshape(-1) for value in (e, t))
-    return shape, rows, times
+    shape = np.broadcast(e, t).shape
+    rows, times = np.empty(shape, np.int64), np.empty(shape, np.int64)
+    rows[...], times[...] = e, t
+    return shape, rows.reshape(-1), times.reshape(-1)
 
 
 @lru_cache(maxsize=1024)

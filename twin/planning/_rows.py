@@ -9,10 +9,10 @@ import numpy as np
 from hal.array import half_power_beamwidth, to_array_frame, to_world_frame
 from hal.errors import Misuse
 from hal.frontend import FrontendSpec, HalfSpec
-from hal.record import Array, Float
+from hal.record import Array, Float, Int
 from twin.planning import Requests
 
-__all__ = ["join", "raster", "squinted", "to_transmit", "unit"]
+__all__ = ["join", "places", "raster", "squinted", "to_transmit", "unit"]
 
 
 @lru_cache(maxsize=16)
@@ -54,20 +54,26 @@ def squinted(
 
     One chain points straight; a line array spreads its chains evenly along itself.
     """
+    return unit(direction[:, None, 1:] + _beside(half, carrier_hz, squint))
+
+
+@lru_cache(maxsize=16)
+def _beside(half: HalfSpec, carrier_hz: float, squint: float) -> Float[Array, "chain 2"]:
     chains = len(half.network.wired)
     width = np.array(half_power_beamwidth(half.array, carrier_hz))
     if chains == 1:
-        offset = np.zeros((1, 2))
-    elif half.array.rows == 1 or half.array.columns == 1:
-        offset = (
-            np.outer(np.linspace(-1, 1, chains), [half.array.rows == 1, half.array.rows > 1])
-            * np.where(width < 2, width, 0)
-            * squint
-        )
-    else:
-        turn = np.pi / 4 + 2 * np.pi * np.arange(chains) / chains
-        offset = np.sqrt(2) * np.column_stack([np.cos(turn), np.sin(turn)]) * width * squint
-    return unit(direction[:, None, 1:] + offset)
+        return np.zeros((1, 2))
+    if half.array.rows == 1 or half.array.columns == 1:
+        along = np.outer(np.linspace(-1, 1, chains), [half.array.rows == 1, half.array.rows > 1])
+        return np.asarray(along * np.where(width < 2, width, 0) * squint)
+    turn = np.pi / 4 + 2 * np.pi * np.arange(chains) / chains
+    return np.asarray(np.sqrt(2) * np.column_stack([np.cos(turn), np.sin(turn)]) * width * squint)
+
+
+def places(wanted: Int[Array, " one"], held: Int[Array, " row"]) -> Int[Array, " one"]:
+    """Row of each wanted number among those held, the first one; -1 where it is not there, and for what is not a number of anybody (< 0)."""
+    row = {number: place for place, number in reversed(list(enumerate(held.tolist()))) if number >= 0}
+    return np.array([row.get(number, -1) for number in wanted.tolist()], dtype=np.int64)
 
 
 def join(*requests: Requests) -> Requests:

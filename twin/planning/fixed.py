@@ -13,7 +13,7 @@ from hal.errors import Misuse
 from hal.frontend import FrontendSpec
 from hal.record import Array, Bool, Float, Int, record
 from twin.planning import Requests
-from twin.planning._rows import join, raster, squinted, to_transmit, unit
+from twin.planning._rows import join, places, raster, squinted, to_transmit, unit
 from twin.records import Belief, Numerology, Plan
 
 __all__ = ["Fixed", "Layout", "Requests", "join", "raster", "squinted"]
@@ -180,21 +180,21 @@ class Fixed:
         layout, cells = self.layout(spec), self.raster(spec)
         at_ns = belief.t_ns if t_ns is None else t_ns
         what = _looks_of(plan)
-        looks, slot = len(what), plan.dwell_transmit_slot
-        direction = np.tile([1.0, 0.0, 0.0], (looks, 1))
+        slot = plan.dwell_transmit_slot[: len(what)] if layout.resident else plan.dwell_transmit_slot
+        searches = len(slot) - len(what)
+        what = np.concatenate([what, np.full((searches, what.shape[1]), -1)])
+        direction = np.tile([1.0, 0.0, 0.0], (len(slot), 1))
+        direction[len(slot) - searches :] = cells[(plan.search_cell - searches + np.arange(searches)) % len(cells)]
         by_user = np.flatnonzero(what[:, 1] >= 0)
         direction[by_user] = _user_directions(what[by_user, 1], belief, spec, at_ns)[0]
-        same = what[:, :1] == belief.tracks.track[None, :]
-        by_track = np.flatnonzero(same.any(axis=1))
-        if len(by_track):
-            direction[by_track] = _track_directions(belief, spec, at_ns)[same[by_track].argmax(axis=1)]
-        rows = self._rows(spec, slot[:looks], direction, user=what[:, 1], track=what[:, 0])
+        row = places(what[:, 0], belief.tracks.track)
+        by_track = row >= 0
+        direction[by_track] = _track_directions(belief, spec, at_ns)[row[by_track]]
+        rows = self._rows(spec, slot, direction, user=what[:, 1], track=what[:, 0])
         if layout.resident:
             return rows
-        searches = len(slot) - looks
-        found = self._rows(spec, slot[looks:], cells[(plan.search_cell - searches + np.arange(searches)) % len(cells)])
         sweep = self._sweep_rows(spec, self._sweep_slots(plan.k, layout), self._sweep_index(plan.k, layout))
-        return join(rows, found, sweep)
+        return join(rows, sweep)
 
     def beam_requests(
         self, plan: Plan, belief: Belief, spec: FrontendSpec, data_ns: int | None = None, dwell_ns: int | None = None
@@ -243,11 +243,11 @@ class Fixed:
 
     def _user_slots(self, user: Int[Array, " user"], previous: Plan | None) -> Int[Array, " user"]:
         slot = np.full(len(user), -1, dtype=np.int64)
-        if previous is not None and previous.user_slot is not None and len(previous.user):
-            same = user[:, None] == previous.user[None, :]
-            known = same.any(axis=1)
-            slot[known] = previous.user_slot[same[known].argmax(axis=1)]
-        free = np.setdiff1d(np.arange(self.user_slots), slot)
+        if previous is not None and previous.user_slot is not None:
+            row = places(user, previous.user)
+            slot[row >= 0] = previous.user_slot[row[row >= 0]]
+        taken = set(slot.tolist())
+        free = [s for s in range(self.user_slots) if s not in taken]
         wanting = np.flatnonzero(slot < 0)[: len(free)]
         slot[wanting] = free[: len(wanting)]
         return slot
@@ -256,7 +256,7 @@ class Fixed:
         """Bound to a track, or known by its pilots to half a beamwidth in either cosine."""
         width = np.array(half_power_beamwidth(spec.receive.array, spec.carrier_hz))
         sharp = np.all(np.diagonal(belief.channel.direction_covariance, axis1=1, axis2=2) <= (width / 2) ** 2, axis=1)
-        return np.isin(user, belief.channel.user[sharp]) | np.isin(user, belief.tracks.user[belief.tracks.user >= 0])
+        return (places(user, belief.channel.user[sharp]) >= 0) | (places(user, belief.tracks.user) >= 0)
 
     def _dwells(
         self,
@@ -272,21 +272,17 @@ class Fixed:
         tracks, cells = belief.tracks, layout.cells
         fit = self.sensing_blocks * numerology.block_ns // (numerology.frames_per_dwell * numerology.frame_ns)
         dwells = min(fit, self.dwell_slots)
-        free = user[located & ~np.isin(user, tracks.user)]
-        what = np.concatenate(
-            [
-                np.column_stack([tracks.track, np.full(len(tracks.track), -1)]),
-                np.column_stack([np.full(len(free), -1), free]),
-            ]
-        ).astype(np.int64)
+        free = user[located & (places(user, tracks.user) < 0)]
+        what = np.full((len(tracks.track) + len(free), 2), -1, dtype=np.int64)
+        what[: len(tracks.track), 0], what[len(tracks.track) :, 1] = tracks.track, free
         last = np.full(len(what), NEVER)
         cell, searched = 0, False
         if previous is not None:
             cell = previous.search_cell % cells
             searched = len(previous.dwell_target) > len(_looks_of(previous))
-            if previous.looked is not None and len(previous.looked):
-                same = np.all(what[:, None, :] == previous.looked[None, :, :2], axis=2)
-                last[same.any(axis=1)] = previous.looked[same[same.any(axis=1)].argmax(axis=1), 2]
+            if previous.looked is not None:
+                past = {(track, one): when for track, one, when in previous.looked.tolist()}
+                last = np.array([past.get((track, one), NEVER) for track, one in what.tolist()], dtype=np.int64)
         overdue = int(np.sum(k - last >= self.revisit_subframes))
         looks = max(dwells - 1, 0)
         if searched and (overdue > looks or dwells == 1):
@@ -297,8 +293,9 @@ class Fixed:
         slot, searches = layout.dwell + np.arange(dwells), dwells - len(chosen)
         if layout.resident:
             slot[len(chosen) :] = layout.search + (cell + np.arange(searches)) % cells
-        target = np.concatenate([what[chosen, 0], np.full(searches, -1)]).astype(np.int64)
-        looked = np.column_stack([what, last])[last > NEVER]
+        target = np.full(dwells, -1, dtype=np.int64)
+        target[: len(chosen)] = what[chosen, 0]
+        looked = np.concatenate([what, last[:, None]], axis=1)[last > NEVER]
         return slot, target, looked, int((cell + searches) % cells)
 
     def _service(
@@ -312,10 +309,9 @@ class Fixed:
     ) -> tuple[Bool[Array, "block user"], Float[Array, " user"]]:
         rate = _rate_bps(user, belief, spec, numerology) * able
         mean = rate / max(int(able.sum()), 1)  # a newcomer starts with a fair share
-        if previous is not None and previous.throughput is not None and len(previous.user):
-            same = user[:, None] == previous.user[None, :]
-            known = same.any(axis=1)
-            mean[known] = previous.throughput[same[known].argmax(axis=1)]
+        if previous is not None and previous.throughput is not None:
+            row = places(user, previous.user)
+            mean[row >= 0] = previous.throughput[row[row >= 0]]
         served = np.zeros((numerology.blocks, len(user)), dtype=bool)
         turn = np.flatnonzero(able)
         if not len(turn):
@@ -335,7 +331,8 @@ class Fixed:
             else:
                 who = int(turn[(first + i) % len(turn)])
             served[block, who] = True
-            mean = (1 - step) * mean + step * rate * served[block]
+            mean *= 1 - step
+            mean[who] += step * rate[who]
         return served, mean
 
 
@@ -361,18 +358,16 @@ def _user_directions(
     """Where users are believed to be at ``t_ns`` (receive frame): their tracks, else their pilots at their own rate; and whether at all."""
     channel, tracks = belief.channel, belief.tracks
     direction = np.tile([1.0, 0.0, 0.0], (len(user), 1))
-    same = user[:, None] == channel.user[None, :]
-    heard = same.any(axis=1)
-    if np.any(heard):
-        row = same[heard].argmax(axis=1)
-        cosines = channel.direction[row, 1:]
-        if channel.pilot_state is not None:
-            cosines = cosines + (t_ns - channel.t_ns) * 1e-9 * channel.pilot_state[row, 2:]
-        direction[heard] = unit(cosines)
-    same = user[:, None] == tracks.user[None, :]
-    bound = same.any(axis=1)
+    row = places(user, channel.user)
+    heard = row >= 0
+    cosines = channel.direction[row[heard], 1:]
+    if channel.pilot_state is not None:
+        cosines = cosines + (t_ns - channel.t_ns) * 1e-9 * channel.pilot_state[row[heard], 2:]
+    direction[heard] = unit(cosines)
+    row = places(user, tracks.user)
+    bound = row >= 0
     if np.any(bound):
-        direction[bound] = _track_directions(belief, spec, t_ns)[same[bound].argmax(axis=1)]
+        direction[bound] = _track_directions(belief, spec, t_ns)[row[bound]]
     return direction, heard | bound
 
 
@@ -382,14 +377,11 @@ def _rate_bps(
     """What each user could carry with a matched beam and equal power, as believed; 0 for one without a channel."""
     channel, subcarriers = belief.channel, len(numerology.subcarrier_hz)
     elements = len(spec.transmit.array.position_m)
-    rate = np.zeros(len(user))
-    same = user[:, None] == channel.user[None, :]
-    known = same.any(axis=1)
-    if np.any(known):
-        row = same[known].argmax(axis=1)
-        size = np.abs(channel.gain[row]) ** 2 + channel.gain_variance[row]
-        snr = size * elements * spec.transmit_power_w / subcarriers / numerology.user_noise_w
-        rate[known] = numerology.subcarrier_spacing_hz * np.sum(np.log2(1 + snr), axis=1)
+    rate, row = np.zeros(len(user)), places(user, channel.user)
+    known = row >= 0
+    size = np.abs(channel.gain[row[known]]) ** 2 + channel.gain_variance[row[known]]
+    snr = size * elements * spec.transmit_power_w / subcarriers / numerology.user_noise_w
+    rate[known] = numerology.subcarrier_spacing_hz * np.sum(np.log2(1 + snr), axis=1)
     return rate
 
 

@@ -13,7 +13,7 @@ from hal.array import cis
 from hal.check import Ge
 from hal.errors import Misuse
 from hal.record import Array, Float
-from twin.learning.cards import front_end, load
+from twin.learning.cards import Card, front_end, load
 from twin.learning.factored import Aperture, Factored, Scenes, Weights
 from twin.learning.scenes import Batch, Recipe
 from twin.precoding import Design, Problem
@@ -21,9 +21,10 @@ from twin.precoding._joint import Utility, _beam, _forward, _middle
 from twin.precoding._scene import Scene, Solution, _before, by_row, scene
 from twin.precoding.direct import Direct, _climb, _solution, _theta
 
-__all__ = ["CspNet", "described", "infer", "inputs"]
+__all__ = ["CspNet", "described", "infer", "inputs", "network_of"]
 
 STANDARD = "paper"
+MOST = 4096  # of any size of a network
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class CspNet:
             )
         if card.network == "published":
             return [deep(name, row) for row in rows]
-        return infer(Factored(**card.shape), weights, rows, self.rate_weight)
+        return infer(network_of(card, weights, name), weights, rows, self.rate_weight)
 
     def _polished(self, row: Scene, found: Solution, before: Solution | None) -> Solution:
         if not self.polish_steps:
@@ -81,6 +82,21 @@ class CspNet:
             first = before
         theta, delay_s, z, _ = _climb(utility, row, first, self.polish_steps, False, self.polish_steps)
         return _solution(row, theta, delay_s, z)
+
+
+def network_of(card: Card, weights: Weights, name: str) -> Factored:
+    """The factored network that a card describes; Misuse where the card is of none, or the weights are not its own."""
+    if not all(type(size) is int and 0 <= size <= MOST for size in card.shape.values()):
+        raise Misuse(f"weights = {name!r}: shape = {dict(card.shape)}: must be whole numbers, 0 .. {MOST}")
+    try:
+        network = Factored(**card.shape)
+    except TypeError as error:
+        raise Misuse(f"weights = {name!r}: shape = {dict(card.shape)}: is not a factored network's ({error})") from None
+    for key, shape in network.sizes.items():
+        if key not in weights or weights[key].shape != shape or not np.all(np.isfinite(weights[key])):
+            found = f"is {weights[key].shape} or not finite" if key in weights else "is missing"
+            raise Misuse(f"weights = {name!r}: {key!r} {found}; the card's shape needs finite numbers of shape {shape}")
+    return network
 
 
 def value(utility: Utility, row: Scene, found: Solution) -> float:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
+from numba import njit
 
 from hal.array import LIGHT_MPS, steering
 from hal.check import finite, positive, shaped
 from hal.errors import Misuse
 from hal.frontend import HalfSpec
-from hal.network import NetworkSpec, response
+from hal.network import response
 from hal.record import Array, Float, record
 from twin.precoding import Design, Problem
 
@@ -78,17 +80,43 @@ def steer(half: HalfSpec, direction: Float[Array, "row chain 3"], carrier_hz: fl
     shaped("direction", direction, (None, chains, 3))
     finite("direction", direction)
     positive("carrier_hz", carrier_hz)
-    path_s = np.einsum("rci,ni->rcn", direction, position_m) / LIGHT_MPS
-    delay_s = np.zeros((len(direction), chains, network.lines))
-    through_s = np.zeros_like(path_s)
-    if network.lines:
-        centre_m = _line_centres(network, position_m)
-        delay_s = _into_range(network, np.einsum("rci,cli->rcl", direction, centre_m) / LIGHT_MPS)
-        through_s = np.take(delay_s, network.line, axis=-1)
-    # whole turns are dropped before they cost precision
-    phase_rad = 2 * np.pi * np.mod(carrier_hz * (through_s - path_s), 1.0)
-    amplitude = np.broadcast_to(network.wired.astype(np.float64), (len(direction), chains, elements)).copy()
+    rows, step_s = len(direction), network.delay_range_s / 2**network.delay_bits if network.delay_bits else 0.0
+    delay_s, phase_rad = np.empty((rows, chains, network.lines)), np.empty((rows, chains, elements))
+    where = np.array(direction, dtype=np.float64, order="C"), position_m, _line_centres(half), network.line
+    _steer(*where, float(carrier_hz), step_s, network.delay_range_s - step_s, delay_s, phase_rad)
+    amplitude = np.broadcast_to(network.wired.astype(np.float64), phase_rad.shape).copy()
     return Settings(delay_s=delay_s, phase_rad=phase_rad, amplitude=amplitude)
+
+
+@njit(cache=True)
+def _steer(
+    direction: Any,
+    position_m: Any,
+    centre_m: Any,
+    line: Any,
+    carrier_hz: float,
+    step_s: float,
+    longest_s: float,
+    delay_s: Any,
+    phase_rad: Any,
+) -> None:  # pragma: no cover - compiled
+    rows, chains, lines = delay_s.shape
+    for r in range(rows):
+        for c in range(chains):
+            u, delay = direction[r, c], delay_s[r, c]
+            for k in range(lines):
+                p = centre_m[c, k]
+                delay[k] = (u[0] * p[0] + u[1] * p[1] + u[2] * p[2]) / LIGHT_MPS
+            if lines:
+                early_s = (delay.max() + delay.min()) / 2 - longest_s / 2
+                for k in range(lines):
+                    within_s = min(max(delay[k] - early_s, 0.0), longest_s)
+                    delay[k] = np.rint(within_s / step_s) * step_s if step_s else within_s
+            for n in range(len(position_m)):
+                p = position_m[n]
+                path_s = (u[0] * p[0] + u[1] * p[1] + u[2] * p[2]) / LIGHT_MPS
+                turns = carrier_hz * ((delay[line[n]] if lines else 0.0) - path_s)
+                phase_rad[r, c, n] = 2 * np.pi * (turns - np.floor(turns))  # whole turns would cost precision
 
 
 def waterfill(snr_per_w: Float[Array, "row subcarrier"], power_w: float) -> Float[Array, "row subcarrier"]:
@@ -110,18 +138,12 @@ def waterfill(snr_per_w: Float[Array, "row subcarrier"], power_w: float) -> Floa
     return np.asarray(power * (power_w / power.sum(axis=1, keepdims=True)))
 
 
-def _line_centres(network: NetworkSpec, position_m: Float[Array, "element 3"]) -> Float[Array, "chain line 3"]:
+@lru_cache(maxsize=16)
+def _line_centres(half: HalfSpec) -> Float[Array, "chain line 3"]:
+    network = half.network
     hangs = network.wired[:, None, :] & (network.line == np.arange(network.lines)[:, None])  # [chain line element]
     count = np.maximum(hangs.sum(axis=-1), 1)
-    return np.asarray(np.einsum("cln,ni->cli", hangs.astype(np.float64), position_m) / count[..., None])
-
-
-def _into_range(network: NetworkSpec, wanted_s: Float[Array, "row chain line"]) -> Float[Array, "row chain line"]:
-    step_s = network.delay_range_s / 2**network.delay_bits if network.delay_bits else 0.0
-    longest_s = network.delay_range_s - step_s
-    middle_s = (wanted_s.max(axis=-1, keepdims=True) + wanted_s.min(axis=-1, keepdims=True)) / 2
-    delay_s = np.clip(wanted_s - middle_s + longest_s / 2, 0.0, longest_s)
-    return np.asarray(np.rint(delay_s / step_s) * step_s if step_s else delay_s)
+    return np.asarray(np.einsum("cln,ni->cli", hangs.astype(np.float64), half.array.position_m) / count[..., None])
 
 
 def _beam_gain(problem: Problem, settings: Settings) -> Float[Array, "row subcarrier"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -12,10 +12,12 @@ from hal.array import LIGHT_MPS, half_power_beamwidth, steering
 from hal.check import Ge, Gt, Lt, finite
 from hal.errors import Misuse
 from hal.frontend import BeamReport, FrontendSpec, HalfSpec
-from hal.network import response
 from hal.planar import nodes_of, planar_gains
 from hal.record import Array, Bool, Complex, Float, Int
+from twin.physics.held import held
+from twin.physics.motion import carry, expect
 from twin.records import Detections, EchoObservation, Tracks
+from twin.tracking._kernels import compare, correct, gains_db, images
 
 __all__ = ["Ekf", "drift", "illumination_db", "measure"]
 
@@ -86,15 +88,9 @@ class Ekf:
             )
         if t_ns == tracks.t_ns or not len(tracks.track):
             return replace(tracks, t_ns=int(t_ns))
-        step_s = (t_ns - tracks.t_ns) * 1e-9
-        state, covariance = drift(tracks.state, tracks.covariance, step_s)
         sigma_mps2 = np.array([self.acceleration_mps2, self.acceleration_mps2, self.vertical_acceleration_mps2])
-        density = 2 * self.acceleration_hold_s * sigma_mps2**2
-        i = np.arange(3)
-        covariance[:, i, i] += density * step_s**3 / 3
-        covariance[:, i, i + 3] += density * step_s**2 / 2
-        covariance[:, i + 3, i] += density * step_s**2 / 2
-        covariance[:, i + 3, i + 3] += density * step_s
+        state, covariance = np.array(tracks.state), np.array(tracks.covariance)
+        carry(state, covariance, (t_ns - tracks.t_ns) * 1e-9, 2 * self.acceleration_hold_s * sigma_mps2**2)
         return replace(tracks, t_ns=int(t_ns), state=state, covariance=covariance)
 
     def update(self, tracks: Tracks, detections: Detections, observation: EchoObservation) -> Tracks:
@@ -115,10 +111,9 @@ class Ekf:
                 f"detections.dwell = {detections.dwell}: must be in 0 .. {dwells - 1}, the dwells of the observation's plan"
             )
         dwell_ns = numerology.frames_per_dwell * numerology.frame_ns
-        tracks = replace(tracks, looks=_looks(tracks), strength_db=_strength_db(tracks))
         for dwell in range(dwells):
-            own = detections.dwell == dwell
-            t_ns = int(detections.t_ns[own][0]) if np.any(own) else observation.t_ns + dwell * dwell_ns + dwell_ns // 2
+            own = np.flatnonzero(detections.dwell == dwell)
+            t_ns = int(detections.t_ns[own[0]]) if own.size else observation.t_ns + dwell * dwell_ns + dwell_ns // 2
             tracks = self.predict(tracks, max(t_ns, tracks.t_ns))
             tracks = self._dwell(
                 tracks, detections.value[own], detections.covariance[own], detections.snr_db[own], observation, dwell
@@ -136,15 +131,38 @@ class Ekf:
     ) -> Tracks:
         spec = observation.spec
         floor = np.array([self.angle_floor, self.angle_floor, self.range_floor_m, self.velocity_floor_mps])
-        noise = (covariance + np.swapaxes(covariance, -1, -2)) / 2 + np.diag(floor**2)
+        noise = (covariance + covariance.swapaxes(1, 2)) / 2 + np.diag(floor**2)
         level = np.isinf(noise[:, 1, 1])
         value, noise = self._levelled(value, noise, level, spec)
-        expected, slope, ux = measure(spec, tracks.state)
-        lit = self._lit(observation, dwell, expected, ux)
-        spread = slope @ tracks.covariance @ np.swapaxes(slope, -1, -2)  # [track 4 4]
-        track, detection = self._assign(value, noise, expected, spread)
+        state, posterior = np.array(tracks.state), np.array(tracks.covariance)
+        expected, slope, ux, spread = _expected(spec, state, posterior)
+        distance, size, late = compare(value, noise, expected, spread)
+        track, detection = self._assign(distance, size)
 
-        state, posterior = tracks.state.copy(), tracks.covariance.copy()
+        here, there = _directions(value), _directions(expected)
+        out, back = _outputs(observation, dwell, np.concatenate([here, there]))
+        gain_db, pointed_db = _gains_db(spec, out, back)
+        straight_db, through_db = snr_db - gain_db[: len(here)], gain_db[len(here) :]
+        # an echo later than one frame without its prefix folds over: what lies beyond is not looked at
+        reach_m = LIGHT_MPS / 2 * observation.numerology.delay_bins / observation.numerology.sample_rate_hz
+        lit = (pointed_db[len(here) :] >= -self.main_lobe_db) & (ux > 0) & (expected[:, 2] < reach_m)
+
+        seen, strength_db = np.zeros(len(state), dtype=bool), _strength_db(tracks).copy()
+        seen[track] = True
+        origin = np.repeat((tracks.confirmed & ~lit)[:, None], len(value), axis=1)
+        origin[track, detection] = False  # a track's own detection is no image of it
+        image: Array = images(
+            late,
+            _chi2(self.gate_probability, 2),
+            snr_db - (strength_db + through_db)[:, None],
+            self.image_db,
+            value,
+            expected,
+            half_power_beamwidth(spec.receive.array, spec.carrier_hz),
+            back,
+            self.image_likeness,
+            origin,
+        )
         if len(track):
             gap, seen_by, blur = value[detection] - expected[track], slope[track], noise[detection]
             flat = np.flatnonzero(level[detection])
@@ -152,35 +170,33 @@ class Ekf:
                 gap[flat, 1], seen_by[flat, 1] = self.height_m - state[track[flat], 2], np.eye(6)[2]
                 blur[flat, 1, :], blur[flat, :, 1] = 0.0, 0.0
                 blur[flat, 1, 1] = self._height_noise(posterior[track[flat], 2, 2])
-            state[track], posterior[track] = _joseph(state[track], posterior[track], gap, seen_by, blur)
-        seen = np.zeros(len(state), dtype=bool)
-        seen[track] = True
+            correct(state, posterior, track, gap, seen_by, blur)
+            strength_db[track] += (1 - self.strength_memory) * (straight_db[detection] - strength_db[track])
         hits, looks = tracks.hits + seen, _looks(tracks) + (seen | lit)
-        straight_db = snr_db - echo_gain_db(observation, dwell, _directions(value))
-        origin = self._images(value, noise, snr_db, tracks, expected, spread, observation, dwell)
-        origin &= tracks.confirmed & ~lit
-        origin[detection, track] = False  # a track's own detection is no image of it
-        image = np.asarray(origin.any(axis=1))
-        strength_db = _strength_db(tracks).copy()
-        strength_db[track] += (1 - self.strength_memory) * (straight_db[detection] - strength_db[track])
-        kept = replace(
-            tracks,
-            state=state,
-            covariance=posterior,
-            confirmed=tracks.confirmed | ((hits >= self.confirm_hits) & (looks <= self.confirm_window)),
-            hits=hits,
-            misses=np.where(seen, 0, tracks.misses + lit),
-            looks=looks,
-            seen_ns=np.where(seen, tracks.t_ns, tracks.seen_ns),
-            strength_db=strength_db,
-        )
-        ghost = np.zeros(len(state), dtype=bool)
-        ghost[track] = image[detection]
-        kept = _rows(kept, self._alive(kept) & ~ghost)
-
-        free = np.setdiff1d(np.arange(len(value)), detection)
-        new = free[~image[free]]
-        return self._born(kept, value[new], noise[new], straight_db[new], spec)
+        columns = {
+            "track": tracks.track,
+            "state": state,
+            "covariance": posterior,
+            "user": tracks.user,
+            "confirmed": tracks.confirmed | ((hits >= self.confirm_hits) & (looks <= self.confirm_window)),
+            "hits": hits,
+            "misses": np.where(seen, 0, tracks.misses + lit),
+            "seen_ns": np.where(seen, tracks.t_ns, tracks.seen_ns),
+            "looks": looks,
+            "strength_db": strength_db,
+        }
+        born = max(tracks.born, int(tracks.track.max(initial=-1)) + 1)
+        keep = self._alive(tracks.t_ns, columns)
+        keep[track[image[detection]]] = False  # it lived on images, born before their origin was confirmed
+        if not keep.all():
+            columns = {name: column[keep] for name, column in columns.items()}
+        image[detection] = True
+        new = np.flatnonzero(~image)
+        if new.size:
+            born += new.size
+            newborn = self._born(born, value[new], noise[new], straight_db[new], tracks.t_ns, spec)
+            columns = {name: np.concatenate([column, newborn[name]]) for name, column in columns.items()}
+        return Tracks(t_ns=tracks.t_ns, born=born, **columns)
 
     def _levelled(
         self,
@@ -209,43 +225,16 @@ class Ekf:
         prior = self.height_sigma_m**2
         return 1 / np.maximum(1 / prior - 1 / np.maximum(variance, 1e-12), 1e-12)
 
-    def _lit(
-        self, observation: EchoObservation, dwell: int, expected: Float[Array, "track 4"], ux: Float[Array, " track"]
-    ) -> Bool[Array, " track"]:
-        numerology, plan = observation.numerology, observation.plan
-        direction = np.column_stack([ux, expected[:, :2]])
-        gain_db = illumination_db(
-            observation.spec,
-            observation.transmit_beam,
-            observation.receive_beam,
-            int(plan.dwell_transmit_slot[dwell]),
-            int(plan.dwell_receive_slot[dwell]),
-            direction,
-        )
-        # an echo later than one frame without its prefix folds over: what lies beyond is not looked at
-        reach_m = LIGHT_MPS / 2 * numerology.delay_bins / numerology.sample_rate_hz
-        return np.asarray((gain_db >= -self.main_lobe_db) & (ux > 0) & (expected[:, 2] < reach_m))
-
     def _assign(
-        self,
-        value: Float[Array, "detection 4"],
-        noise: Float[Array, "detection 4 4"],
-        expected: Float[Array, "track 4"],
-        spread: Float[Array, "track 4 4"],
+        self, distance: Float[Array, "track detection"], size: Float[Array, "track detection"]
     ) -> tuple[Int[Array, " pair"], Int[Array, " pair"]]:
-        """Pairs that minimise the summed negative log likelihood over the dwell; a track may stay without."""
-        if not len(value) or not len(expected):
+        """Pairs that minimise the summed negative log likelihood over the dwell, ascending; a track may stay without."""
+        inside = distance <= _chi2(self.gate_probability, 4)
+        if not inside.any():
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         from scipy.optimize import linear_sum_assignment
 
-        total = spread[:, None] + noise[None]
-        gap = value[None] - expected[:, None]
-        distance = np.einsum("tdi,tdi->td", gap, np.linalg.solve(total, gap[..., None])[..., 0])
-        gate = _chi2(self.gate_probability, 4)
-        cost = distance + np.linalg.slogdet(total)[1]
-        inside = distance <= gate
-        if not np.any(inside):
-            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        cost = distance + size
         # going without costs as much as the worst pair inside any gate, so that every pair inside its gate is worth having
         alone = cost[inside].max() + 1.0
         tracks, detections = cost.shape
@@ -256,76 +245,48 @@ class Ekf:
         took = column < detections
         return track[took], column[took]
 
-    def _images(
-        self,
-        value: Float[Array, "detection 4"],
-        noise: Float[Array, "detection 4 4"],
-        snr_db: Float[Array, " detection"],
-        tracks: Tracks,
-        expected: Float[Array, "track 4"],
-        spread: Float[Array, "track 4 4"],
-        observation: EchoObservation,
-        dwell: int,
-    ) -> Bool[Array, "detection track"]:
-        """Which detections the echo of which tracks through this dwell's beams would look like."""
-        gap = value[:, None, 2:] - expected[None, :, 2:]
-        total = noise[:, None, 2:, 2:] + spread[None, :, 2:, 2:]
-        distance = np.einsum("dti,dti->dt", gap, np.linalg.solve(total, gap[..., None])[..., 0])
-        there = _directions(expected)
-        brought_db = _strength_db(tracks) + echo_gain_db(observation, dwell, there)
-        alike = likeness(observation, dwell, _directions(value), there)
-        near = np.abs(snr_db[:, None] - brought_db) <= self.image_db
-        width = half_power_beamwidth(observation.spec.receive.array, observation.spec.carrier_hz)
-        apart = np.any(
-            np.abs(value[:, None, :2] - expected[None, :, :2]) > width, axis=2
-        )  # else it is the mover itself, or its neighbour
-        return np.asarray((distance <= _chi2(self.gate_probability, 2)) & near & apart & (alike >= self.image_likeness))
-
-    def _alive(self, tracks: Tracks) -> Bool[Array, " track"]:
-        trace = np.trace(tracks.covariance[:, :3, :3], axis1=1, axis2=2)
-        chances = np.maximum(self.confirm_window - _looks(tracks), 0)
-        over = np.where(tracks.confirmed, tracks.misses >= self.miss_limit, tracks.hits + chances < self.confirm_hits)
-        lost = tracks.t_ns - tracks.seen_ns > self.lost_s * 1e9
-        return np.asarray(~over & ~lost & (trace <= self.position_limit_m**2))
+    def _alive(self, t_ns: int, columns: dict[str, Array]) -> Bool[Array, " track"]:
+        hits, spread = columns["hits"], columns["covariance"]
+        trace = spread[:, 0, 0] + spread[:, 1, 1] + spread[:, 2, 2]
+        chances = np.maximum(self.confirm_window - columns["looks"], 0)
+        over = np.where(columns["confirmed"], columns["misses"] >= self.miss_limit, hits + chances < self.confirm_hits)
+        lost = t_ns - columns["seen_ns"] > self.lost_s * 1e9
+        return np.asarray(~(over | lost) & (trace <= self.position_limit_m**2))
 
     def _born(
         self,
-        tracks: Tracks,
+        end: int,
         value: Float[Array, "detection 4"],
         noise: Float[Array, "detection 4 4"],
         strength_db: Float[Array, " detection"],
+        t_ns: int,
         spec: FrontendSpec,
-    ) -> Tracks:
+    ) -> dict[str, Array]:
         """A track for each detection: position from angles and range, then the velocity prior conditioned on the closing speed."""
         born = len(value)
-        first = max(tracks.born, int(tracks.track.max(initial=-1)) + 1)
-        if not born:
-            return replace(tracks, born=first)
         state = np.zeros((born, 6))
         state[:, :3] = _position(spec, value)
-        _, slope, _ = measure(spec, state)
-        into = np.linalg.inv(slope[:, :3, :3])
         covariance = np.zeros((born, 6, 6))
-        covariance[:, :3, :3] = into @ noise[:, :3, :3] @ np.swapaxes(into, -1, -2)
+        expected, slope, _, _ = _expected(spec, state, covariance)
+        into = np.linalg.inv(slope[:, :3, :3])
+        covariance[:, :3, :3] = into @ noise[:, :3, :3] @ into.swapaxes(1, 2)
         i = np.arange(3, 6)
         covariance[:, i, i] = np.array([self.birth_speed_mps, self.birth_speed_mps, self.birth_vertical_speed_mps]) ** 2
-        expected, slope, _ = measure(spec, state)
-        state, covariance = _joseph(state, covariance, (value - expected)[:, 3:], slope[:, 3:], noise[:, 3:, 3:])
-        one, new = np.ones(born, dtype=np.int64), first + np.arange(born)
-        return replace(
-            tracks,
-            track=np.concatenate([tracks.track, new]),
-            state=np.concatenate([tracks.state, state]),
-            covariance=np.concatenate([tracks.covariance, covariance]),
-            user=np.concatenate([tracks.user, -one]),
-            confirmed=np.concatenate([tracks.confirmed, np.full(born, self.confirm_hits <= 1)]),
-            hits=np.concatenate([tracks.hits, one]),
-            misses=np.concatenate([tracks.misses, 0 * one]),
-            seen_ns=np.concatenate([tracks.seen_ns, np.full(born, tracks.t_ns)]),
-            looks=np.concatenate([_looks(tracks), one]),
-            strength_db=np.concatenate([_strength_db(tracks), strength_db]),
-            born=first + born,
-        )
+        speed = (value - expected)[:, 3:], slope[:, 3:], noise[:, 3:, 3:]
+        correct(state, covariance, np.arange(born), *(np.ascontiguousarray(a) for a in speed))
+        one = np.ones(born, dtype=np.int64)
+        return {
+            "track": end - born + np.arange(born),
+            "state": state,
+            "covariance": covariance,
+            "user": -one,
+            "confirmed": np.full(born, self.confirm_hits <= 1),
+            "hits": one,
+            "misses": 0 * one,
+            "seen_ns": t_ns * one,
+            "looks": one,
+            "strength_db": strength_db,
+        }
 
 
 def measure(
@@ -337,36 +298,26 @@ def measure(
     ``range_m = (r_t + r_r) / 2`` and ``velocity_mps = -d range / dt``, which is half the delay times c whether or not the halves share a place.
     A state at a phase centre has no direction: it is treated as a millimetre away.
     """
-    to_receive = _towards(spec.receive, state)
-    velocity = state[:, 3:]
-    away, across_hz, range_m = np.zeros_like(velocity), np.zeros_like(velocity), np.zeros(len(state))
-    for unit, distance_m in (to_receive, _towards(spec.transmit, state)):
-        along = np.sum(unit * velocity, axis=1, keepdims=True)
-        away += unit / 2
-        range_m += distance_m / 2
-        across_hz += (velocity - along * unit) / (2 * distance_m[:, None])
-    turned = _turned(to_receive[0], spec.receive.array.rotation)  # components along the array's axes
-    expected = np.column_stack([turned[:, 1], turned[:, 2], range_m, -np.sum(away * velocity, axis=1)])
-    slope = np.zeros((len(state), 4, 6))
-    for row, axis in ((0, 1), (1, 2)):
-        axis_w = spec.receive.array.rotation[:, axis]
-        slope[:, row, :3] = (axis_w - turned[:, axis, None] * to_receive[0]) / to_receive[1][:, None]
-    slope[:, 2, :3] = away
-    slope[:, 3, :3] = -across_hz
-    slope[:, 3, 3:] = -away
-    return expected, slope, turned[:, 0]
+    expected, slope, ux, _ = _expected(spec, np.array(state), np.zeros((len(state), 6, 6)))
+    return expected, slope, ux
+
+
+def _expected(spec: FrontendSpec, state: Array, covariance: Array) -> tuple[Array, Array, Array, Array]:
+    """``measure``, and the covariance of what it expects."""
+    array = spec.receive.array
+    found: tuple[Array, Array, Array, Array] = expect(
+        state, covariance, array.rotation, array.origin_m, spec.transmit.array.origin_m
+    )
+    return found
 
 
 def drift(
     state: Float[Array, "track 6"], covariance: Float[Array, "track 6 6"], step_s: float
 ) -> tuple[Float[Array, "track 6"], Float[Array, "track 6 6"]]:
     """States and covariances ``step_s`` later (or earlier) at constant velocity, ``F P F^T`` without any acceleration."""
-    moved = np.array(state)
-    moved[:, :3] += step_s * state[:, 3:]
-    grown = np.array(covariance)
-    grown[:, :3, :] += step_s * covariance[:, 3:, :]
-    grown[:, :, :3] += step_s * grown[:, :, 3:]
-    return moved, (grown + np.swapaxes(grown, -1, -2)) / 2
+    moved, grown = np.array(state), np.array(covariance)
+    carry(moved, grown, step_s, np.zeros(3))
+    return moved, grown
 
 
 def illumination_db(
@@ -382,86 +333,61 @@ def illumination_db(
     Of several chains the best counts; transmit chains of elements of their own send one dwell together. Read-back settings if the machine
     has them, else the set points, at the carrier; the element pattern is left out. ``-inf`` where a slot holds no row.
     """
-    world = _turned(direction, spec.receive.array.rotation.T)
-    towards = _turned(world, spec.transmit.array.rotation)
-    out = _outputs(spec.transmit, transmit_beam, transmit_slot, towards, spec.carrier_hz)
-    back = _outputs(spec.receive, receive_beam, receive_slot, direction, spec.carrier_hz)
-    gain = _sent_power(spec.transmit, out, whole=True)
-    # a chain of unit-norm weights gains at most as much as it has elements
-    gain = gain * np.max(np.abs(back) ** 2 / spec.receive.network.wired.sum(axis=1), axis=1, initial=0.0)
-    return np.asarray(10 * np.log10(gain, out=np.full(len(gain), -np.inf), where=gain > 0))
+    slots = (transmit_beam, transmit_slot), (receive_beam, receive_slot)
+    pointed_db: Array = _gains_db(spec, *_chain_outputs(spec, *slots, direction))[1]
+    return pointed_db
 
 
 def echo_gain_db(observation: EchoObservation, dwell: int, direction: Float[Array, "item 3"]) -> Float[Array, " item"]:
     """Two-way power gain (dB) of a dwell's beams, all receive chains together, towards receive-frame directions in front; -300 for none."""
-    spec, plan = observation.spec, observation.plan
-    world = _turned(direction, spec.receive.array.rotation.T)
-    sent = _turned(world, spec.transmit.array.rotation)
-    out = _outputs(
-        spec.transmit, observation.transmit_beam, int(plan.dwell_transmit_slot[dwell]), sent, spec.carrier_hz
+    gain_db: Array = _gains_db(observation.spec, *_outputs(observation, dwell, direction))[0]
+    return gain_db
+
+
+def _gains_db(spec: FrontendSpec, out: Complex[Array, "item chain"], back: Complex[Array, "item rchain"]) -> Any:
+    sent, together = _elements(spec.transmit)
+    return gains_db(out, back, sent, _elements(spec.receive)[0], together)
+
+
+def _outputs(observation: EchoObservation, dwell: int, direction: Float[Array, "item 3"]) -> tuple[Array, Array]:
+    """``_chain_outputs`` of a dwell's beams."""
+    plan = observation.plan
+    to = observation.transmit_beam, int(plan.dwell_transmit_slot[dwell])
+    at = observation.receive_beam, int(plan.dwell_receive_slot[dwell])
+    return _chain_outputs(observation.spec, to, at, direction)
+
+
+def _chain_outputs(
+    spec: FrontendSpec, to: tuple[BeamReport, int], at: tuple[BeamReport, int], direction: Float[Array, "item 3"]
+) -> tuple[Array, Array]:
+    """``response^T a(u)`` of the rows that slots of both halves hold, ``[item chain]`` each, towards receive-frame directions."""
+    sent = direction @ (spec.receive.array.rotation.T @ spec.transmit.array.rotation)
+    halves = (spec.transmit, to, sent), (spec.receive, at, direction)
+    out, back = (
+        _pattern(half, held(half, *beam, spec.carrier_hz), towards, spec.carrier_hz) for half, beam, towards in halves
     )
-    back = _outputs(
-        spec.receive, observation.receive_beam, int(plan.dwell_receive_slot[dwell]), direction, spec.carrier_hz
-    )
-    power = _sent_power(spec.transmit, out) * np.sum(np.abs(back) ** 2, axis=1)
-    return np.asarray(10 * np.log10(np.maximum(power, 1e-30)))
+    return out, back
 
 
-def likeness(
-    observation: EchoObservation, dwell: int, one: Float[Array, "item 3"], other: Float[Array, "place 3"]
-) -> Float[Array, "item place"]:
-    """How alike echoes from two directions look at a dwell's receive chains: 1 for outputs that differ by a factor only."""
-    spec, slot = observation.spec, int(observation.plan.dwell_receive_slot[dwell])
-    a, b = (_outputs(spec.receive, observation.receive_beam, slot, d, spec.carrier_hz) for d in (one, other))
-    size = np.sum(np.abs(a) ** 2, axis=1)[:, None] * np.sum(np.abs(b) ** 2, axis=1)
-    return np.asarray(np.abs(a.conj() @ b.T) ** 2 / np.maximum(size, 1e-30))
-
-
-def _outputs(
-    half: HalfSpec, report: BeamReport, slot: int, direction: Float[Array, "item 3"], carrier_hz: float
-) -> Array:
-    """Chain outputs ``response^T a(u)`` of the row a slot holds, [item chain]; zeros where it holds none."""
-    held = _held(half, report, slot, carrier_hz)
-    if held is None:
+def _pattern(half: HalfSpec, row: Array | None, direction: Float[Array, "item 3"], carrier_hz: float) -> Array:
+    """One row's ``response^T a(u)`` at the carrier, element pattern left out; zero without a row."""
+    if row is None:
         return np.zeros((len(direction), len(half.network.wired)), dtype=np.complex128)
-    if half.array.columns and len(direction) and np.all(np.any(direction != 0, axis=1)):
+    if half.array.columns:
         at = nodes_of(half.array, np.array([carrier_hz]), True)
         grid = at.wave, at.spread, at.column_m, at.row_m, at.columns, at.rows
         every = np.ones((1, len(direction)), dtype=np.bool_)
-        return np.asarray(
-            planar_gains(np.ascontiguousarray(direction), 1.0, 0.0, *grid, held[None, None], every)[0, :, 0]
-        )
-    return np.asarray(steering(half.array, direction, carrier_hz) @ held)
+        found: Array = planar_gains(np.ascontiguousarray(direction), 1.0, 0.0, *grid, row[None, None], every)
+        if len(found):
+            return np.asarray(found[0, :, 0])
+    return np.asarray(steering(half.array, direction, carrier_hz) @ row)
 
 
-@lru_cache(maxsize=16)  # a report is told from another by identity, and never changes
-def _held(half: HalfSpec, report: BeamReport, slot: int, carrier_hz: float) -> Array | None:
-    beam = report.setpoint if report.readback is None else report.readback
-    row = np.flatnonzero(beam.slot == slot)[-1:]
-    if not len(row):
-        return None
-    held = response(half.network, beam.delay_s[row], beam.phase_rad[row], beam.amplitude[row], np.array([carrier_hz]))[
-        0, 0
-    ]
-    return np.asarray(held)
-
-
-def _sent_power(half: HalfSpec, out: Complex[Array, "item chain"], whole: bool = False) -> Float[Array, " item"]:
-    """Power that one stream through these chains sends; with ``whole`` over the most it could be.
-
-    Chains of elements of their own carry it together in equal shares, of chains that share elements the best stands for all.
-    """
+@lru_cache(maxsize=16)
+def _elements(half: HalfSpec) -> tuple[Int[Array, " chain"], bool]:
+    """How many elements each chain has, and whether several chains have elements of their own."""
     wired = half.network.wired
-    elements = wired.sum(axis=1)
-    if len(wired) > 1 and not np.any(wired.sum(axis=0) > 1):
-        return np.asarray(np.abs(out.sum(axis=1)) ** 2 / (len(wired) * (elements.sum() if whole else 1)))
-    return np.asarray(np.max(np.abs(out) ** 2 / (elements if whole else 1), axis=1, initial=0.0))
-
-
-def _towards(half: HalfSpec, state: Float[Array, "track 6"]) -> tuple[Float[Array, "track 3"], Float[Array, " track"]]:
-    vector_m = state[:, :3] - half.array.origin_m
-    range_m = np.sqrt(np.sum(vector_m * vector_m, axis=1))
-    return vector_m / np.maximum(range_m, 1e-3)[:, None], np.maximum(range_m, 1e-3)
+    return wired.sum(axis=1), len(wired) > 1 and not np.any(wired.sum(axis=0) > 1)
 
 
 def _position(spec: FrontendSpec, value: Float[Array, "detection 4"]) -> Float[Array, "detection 3"]:
@@ -471,48 +397,11 @@ def _position(spec: FrontendSpec, value: Float[Array, "detection 4"]) -> Float[A
     long = np.maximum(np.sqrt(uy * uy + uz * uz) / 0.999999, 1.0)
     uy, uz = uy / long, uz / long
     local = np.column_stack([np.sqrt(1 - uy * uy - uz * uz), uy, uz])
-    unit = _turned(local, spec.receive.array.rotation.T)
+    unit = local @ spec.receive.array.rotation.T
     between = spec.transmit.array.origin_m - spec.receive.array.origin_m
     range_m = np.maximum(value[:, 2], 1e-3)
     from_receive = (4 * range_m**2 - between @ between) / (4 * range_m - 2 * (unit @ between))
     return np.asarray(spec.receive.array.origin_m + from_receive[:, None] * unit)
-
-
-def _turned(vector: Float[Array, "row 3"], rotation: Float[Array, "3 3"]) -> Float[Array, "row 3"]:
-    """``rotation^T vector``, row by row."""
-    return np.asarray(vector @ rotation)
-
-
-def _joseph(
-    state: Float[Array, "track 6"],
-    covariance: Float[Array, "track 6 6"],
-    innovation: Float[Array, "track value"],
-    slope: Float[Array, "track value 6"],
-    noise: Float[Array, "track value value"],
-) -> tuple[Float[Array, "track 6"], Float[Array, "track 6 6"]]:
-    """Kalman update; ``(I - K H) P (I - K H)^T + K R K^T`` stays symmetric and positive whatever the rounding of K."""
-    cross = slope @ covariance
-    gain = np.swapaxes(np.linalg.solve(cross @ np.swapaxes(slope, -1, -2) + noise, cross), -1, -2)
-    left = np.eye(6) - gain @ slope
-    posterior = left @ covariance @ np.swapaxes(left, -1, -2) + gain @ noise @ np.swapaxes(gain, -1, -2)
-    return state + (gain @ innovation[..., None])[..., 0], (posterior + np.swapaxes(posterior, -1, -2)) / 2
-
-
-def _rows(tracks: Tracks, keep: Bool[Array, " track"]) -> Tracks:
-    return replace(
-        tracks,
-        track=tracks.track[keep],
-        state=tracks.state[keep],
-        covariance=tracks.covariance[keep],
-        user=tracks.user[keep],
-        confirmed=tracks.confirmed[keep],
-        hits=tracks.hits[keep],
-        misses=tracks.misses[keep],
-        seen_ns=tracks.seen_ns[keep],
-        looks=_looks(tracks)[keep],
-        strength_db=_strength_db(tracks)[keep],
-        born=max(tracks.born, int(tracks.track.max(initial=-1)) + 1),
-    )
 
 
 def _looks(tracks: Tracks) -> Int[Array, " track"]:

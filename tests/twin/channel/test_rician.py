@@ -250,6 +250,17 @@ def test_reciprocity() -> None:
     np.testing.assert_array_equal(down.doppler_hz, up.doppler_hz)
 
 
+def test_what_is_kept_for_the_way_back_is_of_this_truth_this_place_and_these_instants() -> None:
+    channel, draws = Rician(), Draws(3)
+    asked = [(street(), site(), BLOCKS), (street(), site(12.0), BLOCKS), (street(), site(), BLOCKS[:5])]
+    asked += [(asked[0][0], site(origin=(0.0, 0.5, 10.0)), BLOCKS), (asked[0][0], site(), BLOCKS + 7)]
+    for where, array, t_ns in [*asked, *asked[::-1]]:
+        kept = bits(channel.down(where, array, t_ns, CARRIER, draws))
+        again = replace(where)  # the same truth, another record: nothing is kept of it
+        assert bits(channel.down(again, array, t_ns, CARRIER, draws)) == kept
+        assert bits(replace(channel, rays=3).down(where, array, t_ns, CARRIER, draws)) != kept
+
+
 def test_splitting_the_block_axis_changes_no_bit() -> None:
     where, array, channel = street(), site(), Rician()
     for ask in (

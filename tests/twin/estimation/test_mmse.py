@@ -472,6 +472,18 @@ def test_channel_is_the_reciprocal_one_with_the_transmit_elements():
     np.testing.assert_allclose(h[0], g[0, 0][:, None] * a, atol=0.02 * 1e-5)
 
 
+def test_through_a_beam_is_the_channel_times_its_response():
+    spec, rng, mmse = frontend(exponent=2.0, gain_dbi=6.0), np.random.default_rng(12), Mmse()
+    report, at = memory(spec, [squinted(0.4, -0.2)]), np.array([[0.4, -0.2], [0.41, -0.2]])
+    g = line_of_sight(rng, 1e-5, 1, 2)
+    pilots = sent(spec, report, np.zeros((1, 2), dtype=int), at, g, noise_for(50.0, 1e-5), rng)
+    found, who = mmse.estimate(pilots, EMPTY, mmse.start()), np.array([1, 0])
+    shape = 2, len(FREQUENCY), len(spec.transmit.array.position_m), 3
+    response = rng.normal(size=shape) + 1j * rng.normal(size=shape)
+    whole = np.einsum("kme,kmec->kmc", mmse.channel(found, pilots)[who], response)
+    np.testing.assert_allclose(mmse.through(found, pilots, who, response), whole, rtol=1e-9, atol=1e-16)
+
+
 def test_users_come_and_go_by_identity():
     spec, rng, mmse = frontend(), np.random.default_rng(12), Mmse()
     report = memory(spec, [squinted(0.1, -0.1), squinted(-0.3, 0.2)])

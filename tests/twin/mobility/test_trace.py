@@ -241,3 +241,18 @@ def test_the_recording_agrees_with_itself() -> None:
     h = np.diff(state.t_ns)[:, None] * 1e-9
     off = np.diff(state.position_m, axis=0) - 0.5 * h * (state.velocity_mps[1:] + state.velocity_mps[:-1])
     assert np.percentile(np.abs(off[inner]), 99.9) < 5e-4
+
+
+def test_a_leg_kept_from_call_to_call_is_the_leg_found_afresh(tmp_path: Path) -> None:
+    """Every 70 ms and at every sample, before the first and after the last, over a stay away: the state's memory changes no bit."""
+    text = PLAIN_CSV + "9,b,4,4,2,1,0\n10,b,5,4,2,1,0\n"
+    for law in (Trace(path=write(tmp_path, "t.csv", text), end=end) for end in ("vanish", "hold")):
+        state = law.start(np.arange(3), Draws(0))
+        for t_ns in sorted({*range(0, 11_000_000_000, 70_000_000), *range(0, 11_000_000_000, 1_000_000_000)}):
+            state, kept = law.at(state, t_ns)
+            _, fresh = law.at(law.start(np.arange(3), Draws(0)), t_ns)
+            assert np.array_equal(kept.position_m, fresh.position_m)
+            assert np.array_equal(kept.velocity_mps, fresh.velocity_mps)
+            assert np.array_equal(kept.present, fresh.present)
+        _, back = law.at(state, 500_000_000)  # an earlier instant is no trap either
+        assert np.array_equal(back.position_m, at(law, 0.5)[0].position_m)

@@ -10,6 +10,7 @@ from hal.array import Upa, rotation_from
 from hal.errors import Misuse
 from hal.frontend import FrontendSpec, HalfSpec
 from hal.network import Network
+from twin.planning._rows import places
 from twin.planning.fixed import Fixed, raster, squinted
 from twin.records import Belief, ChannelEstimate, Detections, Numerology, Tracks
 
@@ -337,6 +338,12 @@ def test_rows_asked_for_are_rows_that_plans_use():
             assert set(p.dwell_receive_slot) | set(p.pilot_receive_slot.ravel()) <= held["r"]
         assert max(held["t"]) < slots
         assert max(held["r"]) < slots
+
+
+@given(st.lists(st.integers(-1, 9), max_size=8), st.lists(st.integers(-1, 9), max_size=8))
+def test_a_place_is_the_first_row_that_holds_the_number(wanted, held):
+    found = places(np.array(wanted, np.int64), np.array(held, np.int64))
+    assert found.tolist() == [held.index(w) if w >= 0 and w in held else -1 for w in wanted]
 
 
 def test_misuse_is_named():

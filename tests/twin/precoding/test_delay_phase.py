@@ -230,3 +230,42 @@ def test_misuse_is_named():
         DelayPhase("waterfill").design(problem(noise_w=0.0))
     with pytest.raises(Misuse, match="waterfill"):
         DelayPhase("most").design(problem())
+
+
+def written_with_arrays(spec, direction):
+    """``steer`` as its docstring says it, whole arrays at a time."""
+    network, position_m = spec.network, spec.array.position_m
+    path_s = np.einsum("rci,ni->rcn", direction, position_m) / LIGHT
+    through_s = np.zeros_like(path_s)
+    delay_s = np.zeros((*direction.shape[:2], network.lines))
+    if network.lines:
+        hangs = network.wired[:, None, :] & (network.line == np.arange(network.lines)[:, None])
+        centre_m = np.einsum("cln,ni->cli", hangs * 1.0, position_m) / np.maximum(hangs.sum(axis=-1), 1)[..., None]
+        wanted_s = np.einsum("rci,cli->rcl", direction, centre_m) / LIGHT
+        step_s = network.delay_range_s / 2**network.delay_bits if network.delay_bits else 0.0
+        longest_s = network.delay_range_s - step_s
+        middle_s = (wanted_s.max(axis=-1, keepdims=True) + wanted_s.min(axis=-1, keepdims=True)) / 2
+        delay_s = np.clip(wanted_s - middle_s + longest_s / 2, 0.0, longest_s)
+        delay_s = np.rint(delay_s / step_s) * step_s if step_s else delay_s
+        through_s = np.take(delay_s, network.line, axis=-1)
+    return delay_s, 2 * np.pi * np.mod(CARRIER * (through_s - path_s), 1.0)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        half(delay_lines=(8, 8)),
+        half(delay_lines=(2, 2), delay_bits=0, delay_range_s=5e-12),
+        half(8, 4, chains=4, connection="partial", delay_lines=(8, 2)),
+        half(chains=4),
+    ],
+)
+def test_the_compiled_beams_are_the_written_ones(spec):
+    cosine = np.random.default_rng(3).uniform(-0.6, 0.6, (6, len(spec.network.wired), 2))
+    direction = np.concatenate([np.sqrt(1 - np.sum(cosine**2, axis=-1, keepdims=True)), cosine], axis=-1)
+    settings_, (delay_s, phase_rad) = steer(spec, direction, CARRIER), written_with_arrays(spec, direction)
+    np.testing.assert_allclose(settings_.delay_s, delay_s, rtol=0, atol=1e-24)
+    turn = (settings_.phase_rad - phase_rad) / (2 * np.pi)
+    np.testing.assert_allclose(turn - np.rint(turn), 0.0, atol=1e-11)
+    assert settings_.phase_rad.min() >= 0
+    assert settings_.phase_rad.max() <= 2 * np.pi
