@@ -1,4 +1,5 @@
-# make run | test | check | bench | site | reproduce [FIG=squint.fig4a] [PROP=dual.prop2] [PACE=full]: each sets up its own environment first.
+# make run | test | check | bench [quick] [ROW=csp_net] | site | reproduce [FIG=squint.fig4a] [PROP=dual.prop2] [PACE=full]: each sets up its own
+# environment first.
 V := .venv
 PY := $(V)/bin/python
 EXTRAS := dash,learn,sweep,test
@@ -6,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: run test check lint bench reproduce site clean
+.PHONY: run test check lint bench quick full reproduce site clean
 
 $(V)/.stamp: pyproject.toml
 	@test -x $(PY) || python3 -m venv $(V)
@@ -36,7 +37,10 @@ lint: $(V)/.stamp
 check: lint test
 
 bench: $(V)/.stamp
-	@$(PY) -m tools.bench
+	@$(PY) -m tools.bench $(or $(filter quick full,$(MAKECMDGOALS)),full) $(addprefix --only ,$(ROW))
+
+quick full:
+	@:
 
 site: $(V)/.stamp
 	@$(PY) -m pip install -q --disable-pip-version-check -e '.[docs]'

@@ -39,6 +39,7 @@ from twin.desk import VERBS
 from twin.easing import eased
 from twin.engine import Engine, Pacing
 from twin.expect import Expectations
+from twin.forgiving import forgive_the_cache
 from twin.helm import Helm
 from twin.invariants import Invariants
 from twin.iq import Tap
@@ -53,6 +54,7 @@ from twin.world import Mover, World, entity_of
 
 __all__ = ["Run", "open_frontend", "run"]
 
+forgive_the_cache()  # before anything is compiled
 LOOK_SUBFRAMES = 20  # between two looks for users whose channel changes within a block
 UPDATE_S = 0.2  # wall seconds between two updates of the progress line
 

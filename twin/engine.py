@@ -153,6 +153,7 @@ class Ledger:
         self._wall, self._cpu_total, self._lag = Tally(), Tally(), Tally()
         self._wall0, self._cpu0 = clock(), cpu()
         self._budget_ns = 0
+        self._waiting: int | None = None  # a lag that is not entered yet
         self.last: dict[str, int] = {}  # wall ns of each stage in the subframe that last ended
         self.misses = 0  # subframes that took longer than their budget
 
@@ -163,9 +164,9 @@ class Ledger:
             stage = self._stages[name] = _Stage(name, self._clock, self._cpu)
         return stage
 
-    def resume(self) -> None:
-        """The subframe's own time starts here; waiting before it is nobody's."""
-        self._wall0, self._cpu0 = self._clock(), self._cpu()
+    def resume(self, now: int | None = None) -> None:
+        """The subframe's own time starts here, or where the wall clock said ``now``; waiting before it is nobody's."""
+        self._wall0, self._cpu0 = self._clock() if now is None else now, self._cpu()
 
     def forgive(self, wall_ns: int) -> None:
         """Leave ``wall_ns`` just spent out of the subframe: the loop was told to wait."""
@@ -178,6 +179,7 @@ class Ledger:
         wall_ns = self._wall0 - wall0
         self._wall.add(wall_ns)
         self._cpu_total.add(self._cpu0 - cpu0)
+        self._settle()
         self._budget_ns = budget_ns
         self.misses += wall_ns > budget_ns
         self.last = {}
@@ -188,8 +190,14 @@ class Ledger:
             stage.wall_ns = stage.cpu_ns = 0
 
     def late(self, lag_ns: int) -> None:
-        """Count how late a subframe ended against its deadline."""
-        self._lag.add(lag_ns)
+        """Count how late a subframe ended against its deadline; entered with the next one's end, when there is time for it."""
+        self._settle()
+        self._waiting = lag_ns
+
+    def _settle(self) -> None:
+        if self._waiting is not None:
+            self._lag.add(self._waiting)
+            self._waiting = None
 
     def slowest(self) -> str:
         """The stage that took longest in the subframe that last ended, or ''."""
@@ -202,6 +210,7 @@ class Ledger:
         ``stages`` a stage: ``p50 p95 p99 max mean`` of wall time, ``cpu_p50 cpu_mean`` and ``share`` (mean CPU time
         over the budget).
         """
+        self._settle()
         budget = self._budget_ns
 
         def spread(wall: Tally) -> dict[str, float]:
@@ -291,7 +300,7 @@ class Engine(simpy.Environment):
         """
         self._epoch = self._clock()
         self._origin = self._paced = self.now
-        self.ledger.resume()
+        self.ledger.resume(self._epoch)
 
     def anew(self, pacing: Pacing, idle_ns: int = 0) -> None:
         """Keep this pace from here on: the next subframe's end is in time by definition, and ``idle_ns`` just waited is nobody's."""
@@ -320,7 +329,9 @@ class Engine(simpy.Environment):
         if self._epoch is None:
             self._epoch, self._origin = now, t_ns
         deadline = self._epoch + round((t_ns - self._origin) / pacing.factor)
-        if deadline - now > budget_ns + 1:  # no subframe ends before it began: the clock went back, and the epoch goes with it
+        if (
+            deadline - now > budget_ns + 1
+        ):  # no subframe ends before it began: the clock went back, and the epoch goes with it
             self._epoch -= deadline - now - budget_ns
             deadline = now + budget_ns
         wait_ns, in_time = deadline, now <= deadline
@@ -328,6 +339,8 @@ class Engine(simpy.Environment):
             self.late += 1
             self.lag_ns = now - deadline
             wait_ns = self._overrun(t_ns, now, deadline, budget_ns)
+        self._calm = self._calm + 1 if in_time else 0
+        self.eased = pacing.overrun == "ease" and (not in_time or (self.eased and self._calm < EASED_SUBFRAMES))
         ahead = wait_ns - now - self._spin_ns
         before = now
         if ahead > 0:
@@ -338,12 +351,10 @@ class Engine(simpy.Environment):
             self._spin_ns += (needed - self._spin_ns) // 4  # one late wake in many is no reason to spin longer
         while before <= now < wait_ns:  # a clock that goes back meanwhile is not waited for
             before, now = now, clock()
-        self._calm = self._calm + 1 if in_time else 0
-        self.eased = pacing.overrun == "ease" and (not in_time or (self.eased and self._calm < EASED_SUBFRAMES))
         if in_time:
             self.lag_ns = now - deadline
         self.ledger.late(self.lag_ns)
-        self.ledger.resume()
+        self.ledger.resume(now)  # nothing more between the deadline and the next subframe
         return self.lag_ns
 
     def _overrun(self, t_ns: int, now: int, deadline: int, budget_ns: int) -> int:

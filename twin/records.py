@@ -213,7 +213,7 @@ class Refinement:
     t_ns: int  # time tag of all of it
     track: Int[Array, " look"]
     value: Float[Array, "look 4"]  # uy, uz, range_m, velocity_mps
-    covariance: Float[Array, "look 4 4"]  # infinite for a range that the subcarriers leave ambiguous, and for speed from one block
+    covariance: Float[Array, "look 4 4"]  # infinite for an ambiguous range, and for speed from one block
     snr_db: Float[Array, " look"]  # integrated, after the combiner
     taken: Bool[Array, " look"]  # inside its track's gate, and updated it
     misfit: float  # power left by the fit over the noise's; 1: nothing else was heard

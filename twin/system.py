@@ -47,7 +47,9 @@ class System:
     sample_ns: Annotated[int, In("ms"), Gt(0)] = (
         200_000_000  # places are asked for so often, and linear in time in between
     )
-    tracks: Literal["bound", "none"] = "bound"  # beams rest on pilots with the bound's error; or, with none, on the true place
+    tracks: Literal["bound", "none"] = (
+        "bound"  # beams rest on pilots with the bound's error; or, with none, on the true place
+    )
 
 
 @record

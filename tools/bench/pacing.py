@@ -32,11 +32,17 @@ def worked(ns: int = WORK_NS) -> None:
         pass
 
 
+def began(start: Callable[[], object]) -> int:
+    """When a clock was started, to half of what that took."""
+    before = time.perf_counter_ns()
+    start()
+    return (before + time.perf_counter_ns()) // 2
+
+
 def ours(subframes: int, lags: list[int]) -> None:
     """So many subframes at the twin's pace, their lags in ns appended."""
     engine = Engine(Pacing(mode="paced", overrun="hold"))
-    epoch = time.perf_counter_ns()
-    engine.start()
+    epoch = began(engine.start)
     for k in range(1, subframes + 1):
         worked()
         engine.pace(k * PERIOD_NS)
@@ -48,8 +54,7 @@ def theirs(subframes: int, lags: list[int]) -> None:
     world = simpy.rt.RealtimeEnvironment(factor=1e-9, strict=False)
 
     def site() -> Any:
-        epoch = time.perf_counter_ns()
-        world.sync()
+        epoch = began(world.sync)
         for k in range(1, subframes + 1):
             worked()
             yield world.timeout(PERIOD_NS)

@@ -121,19 +121,17 @@ class Rician:
     ) -> Paths:
         """``transmit`` to every entity and back to ``receive``; ``sink`` is the entity. No chance is involved."""
         t_ns = np.asarray(t_ns)
-        elapsed_s = ((t_ns - truth.t_ns) * 1e-9)[:, None]
-        out_m, out_mps = _range_and_rate(truth, transmit, elapsed_s)
-        back_m, back_mps = _range_and_rate(truth, receive, elapsed_s)
-        away, _ = _range_and_rate(truth, transmit, np.zeros((1, 1)))
-        home, _ = _range_and_rate(truth, receive, np.zeros((1, 1)))
-        amplitude = self.echo_amplitude(out_m, back_m, truth.rcs_m2, carrier_hz)
+        elapsed_s = np.append((t_ns - truth.t_ns) * 1e-9, 0.0)[:, None]
+        (out_m, out_mps), (back_m, back_mps) = (_range_and_rate(truth, a, elapsed_s) for a in (transmit, receive))
+        late_s = (out_m + back_m) / LIGHT_MPS  # at each instant, and the truth's own
+        amplitude = self.echo_amplitude(out_m[:-1], back_m[:-1], truth.rcs_m2, carrier_hz)
         return Paths(
             carrier_hz=carrier_hz,
             t_ns=t_ns,
             source=np.full(len(truth.entity), SITE),
             sink=truth.entity,
-            gain=amplitude * _carrier_phase((out_m + back_m) / LIGHT_MPS, carrier_hz),
-            delay_s=(away[0] + home[0]) / LIGHT_MPS,
+            gain=amplitude * _carrier_phase(late_s[:-1], carrier_hz),
+            delay_s=late_s[-1],
             doppler_hz=doppler_hz(-(out_mps + back_mps), carrier_hz),
             departure_m=to_array_frame(transmit, truth.position_m - transmit.origin_m),
             arrival_m=to_array_frame(receive, truth.position_m - receive.origin_m),
