@@ -1,6 +1,6 @@
-"""Three kinds of error, because they are mended by three different people."""
+"""Four kinds of error, because they are mended by four different people."""
 
-__all__ = ["LateArrival", "Misuse", "RemoteFault"]
+__all__ = ["InvariantError", "LateArrival", "Misuse", "RemoteFault"]
 
 
 class Misuse(ValueError):
@@ -13,3 +13,7 @@ class RemoteFault(RuntimeError):
 
 class LateArrival(TimeoutError):
     """The other side may be well, but did not answer in time: names the peer, the wait and the limit."""
+
+
+class InvariantError(RuntimeError):
+    """What cannot be has happened, a mistake in the twin: names the invariant, the values, the instant, and the file that holds the state."""

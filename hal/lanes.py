@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -92,20 +92,11 @@ def transform(size: int) -> Transform:
         )
     root = cis(-2 * np.pi * np.arange(size) / size).astype(np.complex64)
 
-    def over(forward: bool) -> Callable[[Array], None]:
-        whole = _over(fft_stages(size, LANES, forward, blocks=True))
-        return lambda waves: whole(waves.reshape(-1, wide), root)
+    def run(forward: bool, waves: Array) -> None:
+        for stage in _stages(size, LANES, forward, True):
+            stage(waves.reshape(-1, wide), root)
 
-    return Transform(fft_order(size), over(True), over(False), turn)
-
-
-def _over(stages: Any) -> Any:
-    @njit(cache=True)
-    def whole(waves: Any, root: Any) -> None:  # pragma: no cover - compiled
-        for w in range(len(waves)):
-            stages(waves[w], root)
-
-    return whole
+    return Transform(fft_order(size), partial(run, True), partial(run, False), turn)
 
 
 def _turned(size: int) -> Any:
@@ -172,18 +163,20 @@ def _stage(size: int, lanes: int, n: int, forward: bool, blocks: bool) -> Callab
     if n == 2:
 
         @njit(cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
-        def two(wave: Any, root: Any) -> None:  # pragma: no cover - compiled
-            for m in range(0, size, 2):
-                row = wave[m * hop :]
-                for j in range(lanes):
-                    a, b, c, d = row[j], row[j + hop], row[j + apart], row[j + hop + apart]
-                    row[j], row[j + hop], row[j + apart], row[j + hop + apart] = a + b, a - b, c + d, c - d
+        def two(waves: Any, root: Any) -> None:  # pragma: no cover - compiled
+            for w in range(len(waves)):
+                for m in range(0, size, 2):
+                    row = waves[w, m * hop :]
+                    for j in range(lanes):
+                        a, b, c, d = row[j], row[j + hop], row[j + apart], row[j + hop + apart]
+                        row[j], row[j + hop], row[j + apart], row[j + hop + apart] = a + b, a - b, c + d, c - d
 
         return two
 
     @njit(cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
-    def four(wave: Any, root: Any) -> None:  # pragma: no cover - compiled
-        for base in range(0, size, n):
+    def four(waves: Any, root: Any) -> None:  # pragma: no cover - compiled
+        for w in range(len(waves) * (size // n)):
+            wave, base = waves[w // (size // n)], w % (size // n) * n
             for i in range(quarter):
                 c1, d1 = root[i * far].real, root[i * far].imag
                 c2, d2 = root[2 * i * far].real, root[2 * i * far].imag
@@ -216,27 +209,39 @@ def _stage(size: int, lanes: int, n: int, forward: bool, blocks: bool) -> Callab
 
 
 @lru_cache(maxsize=16)
-def fft_stages(size: int, lanes: int, forward: bool, blocks: bool = False) -> Callable[..., None]:
-    """FFTs of ``lanes`` frames side by side, in place: ``run(wave, root)`` with ``root = exp(-j 2 pi m / size)``; backward is ``size`` times the inverse.
-
-    Of each sample the lanes' real parts are followed by their imaginary ones; in ``blocks`` all real parts by all imaginary ones.
-    """
+def _stages(size: int, lanes: int, forward: bool, blocks: bool) -> list[Callable[..., None]]:
+    """All stages of ``fft_stages`` for many waves ``[wave 2*sample*lane]``, one after another: each is found in the cache of compiled code."""
     sizes = []
     n = size
     while n > 1:
         sizes.append(n)
         n //= 4 if n >= 4 else 2
-    stages = [_stage(size, lanes, n, forward, blocks) for n in (sizes if forward else sizes[::-1])]
+    return [_stage(size, lanes, n, forward, blocks) for n in (sizes if forward else sizes[::-1])]
+
+
+@lru_cache(maxsize=16)
+def fft_stages(size: int, lanes: int, forward: bool) -> Callable[..., None]:
+    """FFTs of ``lanes`` frames side by side, in place, for compiled code to call: ``run(wave, root)`` with ``root = exp(-j 2 pi m / size)``.
+
+    A wave is flat: of each sample the lanes' real parts, then their imaginary ones. Backward is ``size`` times the inverse.
+    """
+    stages = _stages(size, lanes, forward, False)
     whole = stages[0]
     for following in stages[1:]:
         whole = _both(whole, following)
-    return whole
+
+    @njit
+    def run(wave: Any, root: Any) -> None:  # pragma: no cover - compiled
+        whole(wave.reshape(1, wave.size), root)
+
+    return run  # type: ignore[no-any-return]
 
 
 def _both(first: Any, second: Any) -> Any:
-    @njit(cache=True)
-    def run(wave: Any, root: Any) -> None:  # pragma: no cover - compiled
-        first(wave, root)
-        second(wave, root)
+    # what calls other compiled code that it was handed is never found in the cache, so it is not put there
+    @njit
+    def run(waves: Any, root: Any) -> None:  # pragma: no cover - compiled
+        first(waves, root)
+        second(waves, root)
 
     return run

@@ -224,13 +224,19 @@ class Proxy:
         self.sever()
         for thread in self._threads:
             thread.join(5)
+        for one in self._pairs:
+            one.close()
 
     def _accept(self) -> None:
         while self._open:
             try:
                 near, _ = self._listener.accept()
-                far = socket.create_connection(("127.0.0.1", self.target))
             except OSError:
+                continue
+            try:
+                far = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:  # whoever asked is to see that, and ask again
+                near.close()
                 continue
             self._pairs += [near, far]
             for one, other in ((near, far), (far, near)):

@@ -34,6 +34,7 @@ MODULES = {
     "replay": ("twin.replay", "play a recording on the same sockets, or prove it"),
     "fork": ("twin.fork", "what if: a run again, another way from some time on"),
     "train": ("twin.train", "learn a precoder's weights, and write them with their card"),
+    "invariants": ("twin.invariants", "check again the state that a run was stopped for"),
     "keys": ("twin.keys", "make keys, and say who may reach a twin from other computers"),
     "record iq": ("twin.record_iq", "write the sensing receiver's samples as SigMF"),
     "sweep": ("twin.sweep.command", "thousands of runs: grids, draws and seeds, into one table"),
@@ -70,7 +71,7 @@ def parser(asked: str | None = None) -> argparse.ArgumentParser:
         help="follow the wall clock: 1 is real time, 0.5 half as fast; default: as fast as possible",
     )
     run.add_argument(
-        "--overrun", choices=("stretch", "hold", "skip", "abort"), help="what a paced run does when it is late"
+        "--overrun", choices=("stretch", "hold", "skip", "ease", "abort"), help="what a paced run does when it is late"
     )
     run.add_argument(
         "--set",
@@ -191,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
     if given.command is None:
         top.print_help()
         return 2
-    from hal.errors import LateArrival, Misuse, RemoteFault
+    from hal.errors import InvariantError, LateArrival, Misuse, RemoteFault
     from twin.document import ScenarioError
 
     try:
@@ -209,7 +210,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough
         sys.stderr.close()
         return 1
-    except (RemoteFault, LateArrival, OSError) as fault:
+    except (RemoteFault, LateArrival, InvariantError, OSError) as fault:
         print(f"twin {given.command}: {fault}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -119,7 +119,7 @@ def recorded_map(
         f"{name}.symbols", np.zeros(1, np.int64), t_ns, (cells + 15) // 16
     )  # of the only stream
     grid = qpsk(words, cells).reshape(frames, frame.delay_bins, frame.doppler_bins)
-    sent = scenario.sensing.waveform.modulate(grid, frame)
+    sent = scenario.sensing.waveform.modulate(grid.astype(np.complex64), frame)
     marks: dict[str, Array] = {"detected": np.zeros((0, 4)), "truth": np.zeros((0, 4)), "entity": np.zeros(0, np.int64)}
     if belief is not None:
         marks["detected"] = belief.detections.value[belief.detections.dwell == dwell]

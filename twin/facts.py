@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import asin, ceil, degrees, log10, pi, radians
+from math import asin, ceil, degrees, inf, log10, pi, radians
 
 import numpy as np
 
@@ -314,4 +314,4 @@ def _half_without_lines(half: HalfSpec) -> HalfSpec:
 
 
 def _db(ratio: float) -> float:
-    return 10 * log10(ratio)
+    return 10 * log10(ratio) if ratio > 0 else -inf

@@ -20,23 +20,19 @@ from numba import njit
 
 from hal import wire
 from hal.array import element_amplitude
-from hal.errors import Misuse
+from hal.errors import InvariantError, Misuse
 from hal.frontend import BeamReport, Emission, FrontendSpec
 from hal.medium import Paths
 from hal.record import Array, Float, record
 from twin.kpi import Blocks
 from twin.records import Belief, Margins, Numerology, Plan, Truth
 
-__all__ = ["InvariantError", "Invariants", "State", "arguments", "check", "run"]
+__all__ = ["Invariants", "State", "arguments", "check", "run"]
 
 ROUNDING = 1e-6  # relative: sums of thousands of rounded products
 IMPERFECT = 2.0  # power of an imperfect machine over its nameplate: gains err by decibels, never by 3
 NEGATIVE = 1e-9  # of a covariance scaled to unit diagonal: the least eigenvalue rounding may leave below zero
 FIGURES, WORST = ("radiated", "gathered", "least", "covered"), (max, max, min, max)
-
-
-class InvariantError(RuntimeError):
-    """What cannot be has happened: names the invariant, the values, the instant, and the file that holds the state."""
 
 
 @record

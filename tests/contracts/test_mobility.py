@@ -12,6 +12,7 @@ import pytest
 
 import twin.mobility
 from twin.mobility import Mobility, Motion
+from twin.mobility.crowd import Crowd
 from twin.mobility.gauss_markov import GaussMarkov
 from twin.mobility.linear import Linear
 from twin.mobility.static import Static
@@ -31,6 +32,10 @@ LAWS: dict[str, list[Mobility]] = {
     "gauss_markov": [
         GaussMarkov(sigma_mps=(3.0, 2.0, 0.5), memory_s=0.7),
         GaussMarkov(velocity_mps=(9.0, -4.0, 0.0), low_m=(48.0, -1.0, 0.0), high_m=(52.0, np.inf, 2.0), appear_s=0.35),
+    ],
+    "crowd": [
+        Crowd(count=7, fastest_mps=9.0),
+        Crowd(count=3, low_m=(40.0, -2.0), high_m=(44.0, 2.0), slowest_mps=6.0, fastest_mps=8.0),
     ],
     "trace": [
         Trace(path=STREET),

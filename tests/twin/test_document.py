@@ -193,7 +193,7 @@ def test_values_are_shown_as_in_the_file(value, text):
 leaves = (
     st.none()
     | st.booleans()
-    | st.integers()
+    | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False)
     | st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z"), include_characters=" "))
 )

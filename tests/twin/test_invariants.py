@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hal import wire
-from hal.errors import Misuse
+from hal.errors import InvariantError, Misuse
 from twin import build, invariants, loop, record
 from twin.build import run
-from twin.invariants import InvariantError, State, check
+from twin.invariants import State, check
 from twin.kpi import with_served
 
 SMOKE = Path(__file__).parents[2] / "scenarios" / "smoke.yaml"

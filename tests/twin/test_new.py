@@ -45,7 +45,7 @@ def test_the_short_one_is_short_and_commented():
     commented = [line for line in lines if "#" in line]
     assert len(commented) > len(lines) / 2
     assert "# phase centre of both halves; east, north, up" in text  # the field's own words
-    assert "or gauss_markov, static, trace, waypoints" in text  # the kinds there are
+    assert "or crowd, gauss_markov, linear, trace, waypoints" in text  # the kinds there are
     assert loads(text).title == "my"
 
 

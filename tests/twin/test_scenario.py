@@ -305,7 +305,7 @@ def test_overrides_are_applied_before_validation_and_blamed_by_name():
         "--set pilots.duration_us=999: pilots.duration_us: must be shorter than a block (140 us) (got 999)",
         "--set seed=x: seed: must be a whole number (got 'x')",
         "--set sensing.prefix=1: sensing.prefix: unknown key; did you mean 'prefix_us'? known: fidelity, waveform, detector, "
-        "delay_bins, doppler_bins, spacing_khz, roll_off, pulse_span, prefix_us, suffix_us, frames_per_dwell, dwells, range_m",
+        "delay_bins, doppler_bins, spacing_khz, roll_off, pulse_span, prefix_us, suffix_us, frames_per_dwell, dwells, range_m, data_echoes",
     ]
 
 

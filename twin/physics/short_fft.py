@@ -53,7 +53,7 @@ def inverse_of(size: int) -> Callable[..., None]:
     root_tall, root_wide = (cis(-2 * np.pi * np.arange(n) / n).astype(np.complex64) for n in (tall, wide))
     twist = (cis(2 * np.pi * np.outer(order_wide, np.arange(tall)) / size) / size).astype(np.complex64)
 
-    @njit(cache=True, fastmath={"contract", "nsz"}, error_model="numpy")
+    @njit(fastmath={"contract", "nsz"}, error_model="numpy")
     def compiled(
         lines: Any, by: Any, ot: Any, ow: Any, rt: Any, rw: Any, turn: Any, out: Any
     ) -> None:  # pragma: no cover - compiled

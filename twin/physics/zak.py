@@ -178,7 +178,7 @@ def _travel(size: int, lanes: int) -> Callable[..., None]:
             for j in range(lanes):
                 to[2 * j], to[2 * j + 1] = row[j], row[j + lanes]
 
-    @njit(cache=True, error_model="numpy")
+    @njit(error_model="numpy")
     def travel(
         grid: Any, departure: Any, arrival: Any, twist: Any, filters: Any, turn: Any, mixing: Any, root: Any, out: Any
     ) -> None:  # pragma: no cover - compiled

@@ -156,7 +156,7 @@ def test_what_boards_hear_is_the_scene_through_the_beam_that_was_set(served: Ser
     heard = frontend.receive([], Listen(t_ns=np.array([0, 1, 2]), slot=np.array([4, 9, 5]), bandwidth_hz=1e6))
     power = np.mean(np.abs(heard.samples.sum(axis=1)) ** 2, axis=1)
     assert power[0] > 20 * power[1]  # 13 dB and more between the user's beam and one that looks away
-    assert power[2] < power[1]  # slot 5 was never loaded: the chips are off, the receiver's own noise is left
+    assert power[2] < power[0] / 20  # slot 5 was never loaded: the chips are off, the receiver's own noise is left
     assert not heard.overload.any()
     frontend.close()
 

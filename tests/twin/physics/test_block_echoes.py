@@ -191,7 +191,7 @@ def test_the_fit_finds_what_made_the_samples_and_leaves_out_who_is_not_there():
         noise = np.sqrt(NOISE_W / 2) * (rng.normal(size=(2, len(block.samples))) * [[1], [1j]]).sum(axis=0)
         clean = a @ signatures(block, place, geometry)[0] + block.leak.T @ np.full(4, 20.0)
         played.append(replace(block, samples=clean + noise))
-    off = place + [2e-3, -2e-3, 0.06, 0.3]
+    off = place + np.array([2e-3, -2e-3, 0.06, 0.3])
     found = fit(played, off, np.full(3, 0.15), geometry, 50.0)
     assert found.found.tolist() == [True, True, False]
     bound, _ = bounds([replace(b, ahead=b.ahead[:2]) for b in played], place[:2], silent[:, :2], geometry)
