@@ -388,7 +388,9 @@ def campaign(
     broken: list[tuple[str, str]] = []
     taken = done = 0
     slowest_s = 0.0
-    logging.getLogger("twin.record").setLevel(logging.CRITICAL)
+    log = logging.getLogger("twin.record")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # it says, rightly, what is wrong with every case
 
     def late(number: int, frame: object) -> None:
         raise HangError(f"not done after {limit_s:g} s")
@@ -428,6 +430,7 @@ def campaign(
                     print(f"\r{name}: {done} of {count}, {len(broken)} broken", end="", file=sys.stderr, flush=True)
             grown_mb = peak_mb() - began_mb
     finally:
+        log.setLevel(level)
         signal.signal(signal.SIGPROF, before)
     return Found(done, taken, said, broken, slowest_s, grown_mb)
 

@@ -40,7 +40,7 @@ def compared(revision: str, scenario: str, seconds: float) -> list[dict[str, Any
     with tempfile.TemporaryDirectory() as folder:
         archive = subprocess.run(["git", "archive", revision], check=True, capture_output=True).stdout
         subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
-        say = json.dumps({"scenario": str(Path(scenario).resolve()), "seconds": seconds / ROUNDS})
+        say = json.dumps({"scenario": str(Path(scenario).resolve()), "seconds": round(seconds / ROUNDS, 2)})
         for turn in range(2 * ROUNDS):
             where = (folder, os.getcwd())[turn % 2]
             print(f"run {turn + 1} of {2 * ROUNDS}", file=sys.stderr)

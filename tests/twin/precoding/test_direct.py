@@ -132,7 +132,7 @@ def test_a_warm_step_is_bounded_and_climbs(monkeypatch):
         assert design.steps == i + 1
         score = scored(moved, design)
         worth.append(score.rate * warm.utility(row_of(moved)).weight - np.log(score.crb))
-    assert all(b >= a for a, b in pairwise(worth))
+    assert all(b >= a * (1 - 1e-12) for a, b in pairwise(worth))  # to the last place
 
 
 def test_two_targets_in_one_direction_count_as_the_stronger():
